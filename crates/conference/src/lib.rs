@@ -1,0 +1,3 @@
+//! Rooms and their focus. Pure: no clock, no socket.
+
+#![forbid(unsafe_code)]

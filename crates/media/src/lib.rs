@@ -1,0 +1,1 @@
+//! The bridge: UDP sockets, worker threads, ICE, DTLS and SRTP around the sfu.

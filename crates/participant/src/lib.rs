@@ -1,0 +1,1 @@
+//! A headless client over the real signalling: the tests' and tools' people.

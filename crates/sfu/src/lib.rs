@@ -1,0 +1,3 @@
+//! Forwarding: layers, allocation, loss recovery, speakers. Pure: no clock, no socket.
+
+#![forbid(unsafe_code)]

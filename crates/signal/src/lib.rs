@@ -1,0 +1,1 @@
+//! HTTP, WebSocket, BOSH, sessions and room tasks around the conference.

@@ -1,0 +1,1 @@
+//! A virtual network with scripted clients: whole meetings in virtual time.

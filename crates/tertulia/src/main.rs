@@ -1,0 +1,3 @@
+//! The Tertulia meeting server.
+
+fn main() {}

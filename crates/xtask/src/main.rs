@@ -1,0 +1,3 @@
+//! Chores of the repository: purity checks, configuration reference.
+
+fn main() {}
