@@ -1,0 +1,97 @@
+//! Every configuration key, declared once: field, path, type, default and documentation.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::key::Key;
+use super::value::{AddressMapping, FromToml, LogFormat, Secret};
+use super::{ConfigError, Layers};
+
+/// Declares the keys: makes the checked `Config` and the table `KEYS` out of one list.
+macro_rules! keys {
+    ($($(#[doc = $doc:literal])+ $field:ident = $path:literal: $type:ty = $default:literal;)*) => {
+        /// The checked configuration, one field a key.
+        #[derive(Debug, Clone)]
+        pub(crate) struct Config {
+            $($(#[doc = $doc])+ pub(crate) $field: $type,)*
+        }
+
+        /// What is known of each key, in the order of the reference file.
+        pub(crate) static KEYS: &[Key] = &[
+            $(Key {
+                path: $path,
+                doc: concat!($($doc, "\n"),+),
+                default: $default,
+                read_text: <$type as FromToml>::read_text,
+            },)*
+        ];
+
+        impl Config {
+            pub(super) fn from_layers(layers: &Layers) -> Result<Self, ConfigError> {
+                let mut keys = KEYS.iter();
+                // The table and the fields come from one list, so they run in step.
+                $(let $field: $type = layers.resolve(keys.next().expect("one key per field"))?;)*
+                Ok(Self { $($field),* })
+            }
+
+            /// Paths and values, secrets hidden.
+            pub(crate) fn entries(&self) -> Vec<(&'static str, toml::Value)> {
+                vec![$(($path, self.$field.to_toml())),*]
+            }
+        }
+    };
+}
+
+keys! {
+    /// The name of the XMPP domain. Rooms, focus and components are `muc.`, `focus.` and so on of it.
+    /// Clients learn it from config.js; it need not exist in DNS.
+    server_domain = "server.domain": String = "meet.jitsi";
+    /// How people reach the server, such as "https://meet.example.org". Empty: whatever each browser used.
+    server_public_url = "server.public_url": String = "";
+    /// Directory for what is kept between starts (the self-signed certificate).
+    server_data = "server.data": PathBuf = "data";
+
+    /// Where the page and the signalling are served. Empty: port 443 of every address with TLS, and
+    /// port 8000 of this machine only without it, because browsers allow cameras on http://localhost alone.
+    http_listen = "http.listen": Vec<SocketAddr> = "";
+
+    /// Certificate chain in PEM. Together with `tls.key` it switches HTTPS on.
+    tls_certificate = "tls.certificate": PathBuf = "";
+    /// Private key of the certificate in PEM.
+    tls_key = "tls.key": PathBuf = "";
+    /// HTTPS with a certificate made here, for a local network. Browsers warn once.
+    tls_self_signed = "tls.self_signed": bool = "false";
+
+    /// Where health and statistics are served. Keep it away from the public.
+    private_listen = "private.listen": SocketAddr = "127.0.0.1:8080";
+
+    /// First UDP port for media; worker n uses port + n.
+    media_port = "media.port": u16 = "10000";
+    /// Worker threads, each with a core and a port of its own. 0: one per core.
+    media_workers = "media.workers": u16 = "0";
+    /// Addresses to send and receive media on. Empty: every address of this machine.
+    media_bind = "media.bind": Vec<IpAddr> = "";
+    /// Public addresses in front of this machine (1:1 NAT): "203.0.113.7", or "203.0.113.7=10.0.0.5" when there are several.
+    media_advertise = "media.advertise": Vec<AddressMapping> = "";
+
+    /// Host name of a TURN server to tell clients about. Empty: none.
+    turn_host = "turn.host": String = "";
+    /// Its port.
+    turn_port = "turn.port": u16 = "3478";
+    /// `udp` or `tcp`.
+    turn_transport = "turn.transport": String = "udp";
+    /// The secret shared with it (TURN REST API), from which short-lived credentials are made.
+    turn_secret = "turn.secret": Secret = "";
+
+    /// Most rooms at once.
+    limits_rooms = "limits.rooms": u32 = "5000";
+    /// Most people in one room.
+    limits_occupants = "limits.occupants": u32 = "500";
+    /// Most connected people.
+    limits_sessions = "limits.sessions": u32 = "20000";
+
+    /// "text" for people, "json" for machines: one object a line.
+    log_format = "log.format": LogFormat = "text";
+    /// What is logged: a level, or `target=level` rules separated by commas.
+    log_filter = "log.filter": String = "info";
+}
