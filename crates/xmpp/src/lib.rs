@@ -1,3 +1,12 @@
 //! Stanzas: a bounded XML tree, its writer, and Jitsi's vocabulary on top of it.
 
 #![forbid(unsafe_code)]
+
+pub mod element;
+pub mod ns;
+mod parse;
+pub mod stanza;
+
+pub use element::{Broadcast, Element, Node};
+pub use jid::{BareJid, FullJid, Jid};
+pub use parse::{MAX_STANZA_LEN, ParseError, parse};
