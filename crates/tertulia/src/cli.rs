@@ -73,7 +73,8 @@ impl Sources {
             layers.add_file(path)?;
         }
         layers.add_environment(std::env::vars())?;
-        let named = [("http.listen", &self.listen), ("server.public_url", &self.public_url), ("media.port", &self.media_port)];
+        let named =
+            [("http.listen", &self.listen), ("server.public_url", &self.public_url), ("media.port", &self.media_port)];
         for (key, value) in named {
             if let Some(value) = value {
                 layers.add_flag(key, value)?;

@@ -293,7 +293,8 @@ fn push_escaped(out: &mut String, text: &str, attribute: bool) {
 
 /// Drops what XML 1.0 §2.2 forbids.
 fn clean(text: &str) -> String {
-    let allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+    let allowed =
+        |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     if text.chars().all(allowed) { text.to_owned() } else { text.chars().filter(|c| allowed(*c)).collect() }
 }
 
@@ -309,7 +310,8 @@ mod tests {
 
     #[test]
     fn a_namespace_is_written_where_it_starts() {
-        let x = Element::new("x", "urn:a").with_child(Element::new("y", "urn:a")).with_child(Element::new("z", "urn:b"));
+        let x =
+            Element::new("x", "urn:a").with_child(Element::new("y", "urn:a")).with_child(Element::new("z", "urn:b"));
         assert_eq!(x.to_string(), "<x xmlns='urn:a'><y/><z xmlns='urn:b'/></x>");
     }
 

@@ -3,8 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod element;
+pub mod jingle;
 pub mod ns;
 mod parse;
+pub mod sm;
+pub mod sources;
 pub mod stanza;
 
 pub use element::{Broadcast, Element, Node};

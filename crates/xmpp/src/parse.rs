@@ -175,7 +175,19 @@ mod tests {
 
     #[test]
     fn only_one_well_formed_element_passes() {
-        for text in ["", "x", "<a>", "<a></b>", "<a/><b/>", "<a/>junk", "<a b='1' b='2'/>", "<a b='<'/>", "<x:a/>", "<a>\u{1}</a>", "<a>&foo;</a>"] {
+        for text in [
+            "",
+            "x",
+            "<a>",
+            "<a></b>",
+            "<a/><b/>",
+            "<a/>junk",
+            "<a b='1' b='2'/>",
+            "<a b='<'/>",
+            "<x:a/>",
+            "<a>\u{1}</a>",
+            "<a>&foo;</a>",
+        ] {
             assert_eq!(refused(text), ParseError::NotWellFormed, "{text}");
         }
         for text in ["<?xml version='1.0'?><a/>", "<!DOCTYPE a><a/>", "<a><!-- x --></a>", "<a><?pi x?></a>"] {

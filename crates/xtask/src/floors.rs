@@ -27,8 +27,27 @@ const SAME_FLOOR: &[(&str, &str)] = &[("tertulia-rtp", "tertulia-model"), ("tert
 
 /// Runtimes, sockets, clocks and sources of chance: none of them may be reachable from floors 0 and 1.
 const IMPURE: &[&str] = &[
-    "tokio", "async-std", "smol", "mio", "socket2", "polling", "hyper", "axum", "reqwest", "ureq", "getrandom", "rand",
-    "tracing", "log", "parking_lot", "crossbeam-channel", "aws-lc-rs", "ring", "time", "chrono", "fastrand",
+    "tokio",
+    "async-std",
+    "smol",
+    "mio",
+    "socket2",
+    "polling",
+    "hyper",
+    "axum",
+    "reqwest",
+    "ureq",
+    "getrandom",
+    "rand",
+    "tracing",
+    "log",
+    "parking_lot",
+    "crossbeam-channel",
+    "aws-lc-rs",
+    "ring",
+    "time",
+    "chrono",
+    "fastrand",
 ];
 
 /// Findings about dependencies, read from `cargo metadata`.
@@ -58,7 +77,9 @@ impl Graph {
         let mut dependencies = BTreeMap::new();
         for node in metadata["resolve"]["nodes"].as_array()? {
             let normal = |dep: &&Value| {
-                dep["dep_kinds"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind["kind"].is_null() && kind["target"].is_null()))
+                dep["dep_kinds"]
+                    .as_array()
+                    .is_some_and(|kinds| kinds.iter().any(|kind| kind["kind"].is_null() && kind["target"].is_null()))
             };
             let of_node = node["deps"].as_array()?.iter().filter(normal).filter_map(|dep| text(&dep["pkg"])).collect();
             dependencies.insert(text(&node["id"])?, of_node);
@@ -121,7 +142,8 @@ mod tests {
             .iter()
             .map(|n| {
                 let deps = edges.iter().filter(|(a, b)| a == n && !b.is_empty());
-                let deps: Vec<Value> = deps.map(|(_, b)| json!({"pkg": b, "dep_kinds": [{"kind": null, "target": null}]})).collect();
+                let deps: Vec<Value> =
+                    deps.map(|(_, b)| json!({"pkg": b, "dep_kinds": [{"kind": null, "target": null}]})).collect();
                 json!({"id": n, "deps": deps})
             })
             .collect();

@@ -56,9 +56,11 @@ pub(crate) fn check(root: &Path) -> std::io::Result<Vec<String>> {
 fn impurities(shown: &str, text: &str) -> Vec<String> {
     let code = text.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(test)]"));
     let code = code.filter(|(_, line)| !line.trim_start().starts_with("//"));
-    code.flat_map(|(number, line)| BANNED.iter().filter(move |(name, _)| line.contains(name)).map(move |hit| (number, hit)))
-        .map(|(number, (name, what))| format!("{shown}:{}: `{name}` is {what}; floors 0 and 1 are pure", number + 1))
-        .collect()
+    code.flat_map(|(number, line)| {
+        BANNED.iter().filter(move |(name, _)| line.contains(name)).map(move |hit| (number, hit))
+    })
+    .map(|(number, (name, what))| format!("{shown}:{}: `{name}` is {what}; floors 0 and 1 are pure", number + 1))
+    .collect()
 }
 
 fn rust_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {

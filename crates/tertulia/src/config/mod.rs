@@ -77,10 +77,8 @@ pub(crate) struct Layers {
 impl Layers {
     /// Adds a file.
     pub(crate) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let unreadable = |why: std::io::Error| ConfigError::Unreadable {
-            path: path.display().to_string(),
-            why: why.to_string(),
-        };
+        let unreadable =
+            |why: std::io::Error| ConfigError::Unreadable { path: path.display().to_string(), why: why.to_string() };
         self.add_toml(&std::fs::read_to_string(path).map_err(unreadable)?)
     }
 
@@ -101,7 +99,10 @@ impl Layers {
     }
 
     /// Adds environment variables; those without the prefix are not ours.
-    pub(crate) fn add_environment(&mut self, variables: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
+    pub(crate) fn add_environment(
+        &mut self,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<(), ConfigError> {
         for (name, text) in variables {
             if let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) {
                 self.set_text(&rest.replace("__", ".").to_lowercase(), Origin::Environment, &text)?;
@@ -234,8 +235,11 @@ mod tests {
     #[test]
     fn the_reference_lists_every_key_once_and_is_valid_when_uncommented() {
         let text = reference();
-        let uncommented: String =
-            text.lines().map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line)).map(|l| format!("{l}\n")).collect();
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))
+            .map(|l| format!("{l}\n"))
+            .collect();
         let config = from(&uncommented).unwrap();
         assert_eq!(effective(&config), effective(&from("").unwrap()));
     }
