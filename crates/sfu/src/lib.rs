@@ -1,3 +1,24 @@
 //! Forwarding: layers, allocation, loss recovery, speakers. Pure: no clock, no socket.
+//!
+//! One [`Conference`] per conference, owned by the worker that holds its transports. Packets come in decrypted and leave through an
+//! [`Egress`]; everything else leaves as an [`Output`].
 
 #![forbid(unsafe_code)]
+
+mod allocation;
+mod cache;
+mod channel;
+mod conference;
+mod constraints;
+mod egress;
+mod encoding;
+mod endpoint;
+mod estimate;
+mod keyframe;
+mod nack;
+mod source;
+mod speech;
+mod subscription;
+
+pub use conference::{Conference, Counters};
+pub use egress::{Egress, EndpointKey, Output};

@@ -14,7 +14,7 @@ pub struct FrameInfo {
     pub starts_frame: bool,
     /// Part of a frame from which decoding can start, and its first packet.
     pub starts_keyframe: bool,
-    /// Lines, if the packet says so.
+    /// The smaller dimension in pixels, if the packet says so: a portrait picture is as tall as its width here.
     pub height: Option<u16>,
 }
 

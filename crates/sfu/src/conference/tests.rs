@@ -1,0 +1,351 @@
+//! A conference seen from outside: packets in, packets out, in virtual time.
+
+use super::*;
+use tertulia_model::{GroupSemantics, Source as Signalled, SourceGroup, Ssrc};
+use tertulia_rtp::packet::{Header, write_header};
+use tertulia_rtp::rtcp::{Compound, Rtcp};
+use tertulia_rtp::{Packet, codec::vp8};
+
+const FULL: Capabilities = Capabilities { audio: true, video: true, rtx: true, transport_cc: true, source_names: true };
+
+/// Collects what a conference sends.
+#[derive(Default)]
+struct Sink {
+    rtp: Vec<(EndpointKey, Vec<u8>)>,
+    rtcp: Vec<(EndpointKey, Vec<u8>)>,
+}
+
+impl Egress for Sink {
+    fn rtp(&mut self, to: EndpointKey, write: impl FnOnce(&mut [u8]) -> usize) {
+        let mut buffer = vec![0; 1500];
+        let len = write(&mut buffer);
+        buffer.truncate(len);
+        if len > 0 {
+            self.rtp.push((to, buffer));
+        }
+    }
+
+    fn rtcp(&mut self, to: EndpointKey, compound: &[u8]) {
+        self.rtcp.push((to, compound.to_vec()));
+    }
+}
+
+struct Room {
+    conference: Conference,
+    now: Instant,
+    sink: Sink,
+    out: Vec<Output>,
+}
+
+impl Room {
+    fn of(people: u32) -> Self {
+        let feedback = FeedbackSsrcs { audio: Ssrc(1_000_001), video: Ssrc(1_000_002) };
+        let mut room = Self {
+            conference: Conference::new(ConferenceId(1), feedback, 7),
+            now: Instant::now(),
+            sink: Sink::default(),
+            out: Vec::new(),
+        };
+        for n in 0..people {
+            let id = EndpointId::parse(&format!("p{n}")).unwrap();
+            room.conference.add_endpoint(room.now, EndpointKey(n), id, FULL);
+            room.conference.set_sources(room.now, EndpointKey(n), &sources(n), &mut room.out);
+            room.conference.handle_connected(room.now, EndpointKey(n), &mut room.out);
+            room.conference.handle_channel_open(room.now, EndpointKey(n), &mut room.out);
+        }
+        room
+    }
+
+    /// One VP8 packet that is a whole frame, `height` for key frames.
+    fn video(&mut self, from: u32, layer: u32, sequence: u16, key: Option<u16>) {
+        let ssrc = 100 * (from + 1) + layer;
+        let mut packet = vec![0u8; 64];
+        let header = Header { marker: true, payload_type: 100, sequence, timestamp: u32::from(sequence) * 3_000, ssrc };
+        let start = write_header(&mut packet, header, &[(5, &sequence.to_be_bytes())]);
+        let id = (sequence & 0x7fff) | 0x8000;
+        packet.truncate(start);
+        packet.extend_from_slice(&[0x90, 0xe0, (id >> 8) as u8, id as u8, sequence as u8, 0x20]);
+        match key {
+            Some(height) => {
+                packet.extend_from_slice(&[0x10, 0, 0, 0x9d, 1, 0x2a, 0x80, 7, height as u8, (height >> 8) as u8])
+            }
+            None => packet.extend_from_slice(&[0x11, 0, 0, 1, 2, 3]),
+        }
+        self.conference.handle_rtp(self.now, EndpointKey(from), &packet, &mut self.sink, &mut self.out);
+    }
+
+    fn audio(&mut self, from: u32, sequence: u16, level: u8) {
+        let mut packet = vec![0u8; 64];
+        let header = Header {
+            marker: false,
+            payload_type: 111,
+            sequence,
+            timestamp: u32::from(sequence) * 960,
+            ssrc: 100 * (from + 1) + 50,
+        };
+        let start = write_header(&mut packet, header, &[(1, &[level])]);
+        packet.truncate(start + 20);
+        self.conference.handle_rtp(self.now, EndpointKey(from), &packet, &mut self.sink, &mut self.out);
+    }
+
+    fn say(&mut self, from: u32, text: &str) {
+        self.conference.handle_channel_message(self.now, EndpointKey(from), text, &mut self.out);
+    }
+
+    fn wait(&mut self, ms: u64) {
+        let end = self.now + Duration::from_millis(ms);
+        while let Some(at) = self.conference.next_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.conference.on_timeout(self.now, &mut self.sink, &mut self.out);
+        }
+        self.now = end;
+    }
+
+    fn rtcp_to(&self, key: u32) -> Vec<Rtcp<'_>> {
+        let own = self.sink.rtcp.iter().filter(|(to, _)| *to == EndpointKey(key));
+        own.flat_map(|(_, bytes)| Compound::new(bytes)).collect()
+    }
+
+    fn rtp_to(&self, key: u32) -> Vec<Packet<'_>> {
+        self.sink
+            .rtp
+            .iter()
+            .filter(|(to, _)| *to == EndpointKey(key))
+            .map(|(_, bytes)| Packet::parse(bytes).unwrap())
+            .collect()
+    }
+
+    fn said_to(&self, key: u32) -> Vec<String> {
+        let own = self.out.iter().filter_map(|output| match output {
+            Output::Channel { to, text } if *to == EndpointKey(key) => Some(text.to_string()),
+            _ => None,
+        });
+        own.collect()
+    }
+}
+
+/// A camera of three layers, 100·n + 1…3, with RTX 11…13, and a microphone 50.
+fn sources(n: u32) -> SourceSet {
+    let base = 100 * (n + 1);
+    let name = |letter| SourceName::parse(&format!("p{n}-{letter}0")).unwrap();
+    let source = |ssrc, kind, letter| Signalled {
+        ssrc: Ssrc(base + ssrc),
+        kind,
+        name: name(letter),
+        msid: None,
+        video_type: VideoType::Camera,
+    };
+    let group = |semantics, ssrcs: &[u32]| SourceGroup {
+        semantics,
+        kind: MediaKind::Video,
+        ssrcs: ssrcs.iter().map(|s| Ssrc(base + s)).collect(),
+    };
+    let mut all: Vec<Signalled> =
+        [1, 11, 2, 12, 3, 13].into_iter().map(|ssrc| source(ssrc, MediaKind::Video, 'v')).collect();
+    all.push(source(50, MediaKind::Audio, 'a'));
+    let groups = vec![
+        group(GroupSemantics::Sim, &[1, 2, 3]),
+        group(GroupSemantics::Fid, &[1, 11]),
+        group(GroupSemantics::Fid, &[2, 12]),
+        group(GroupSemantics::Fid, &[3, 13]),
+    ];
+    SourceSet { sources: all, groups }
+}
+
+fn want(height: i32) -> String {
+    format!(r#"{{"colibriClass":"ReceiverVideoConstraints","lastN":-1,"defaultConstraints":{{"maxHeight":{height}}}}}"#)
+}
+
+#[test]
+fn a_viewer_of_180_lines_gets_the_lowest_layer_and_one_of_720_the_highest() {
+    let mut room = Room::of(3);
+    room.say(1, &want(180));
+    room.say(2, &want(720));
+    for sequence in 1..=30 {
+        for (layer, height) in [(1, 180), (2, 360), (3, 720)] {
+            room.video(0, layer, sequence, (sequence % 10 == 1).then_some(height));
+        }
+        room.wait(33);
+    }
+    for (viewer, height) in [(1, 180), (2, 720)] {
+        let packets = room.rtp_to(viewer);
+        assert!(packets.len() >= 20, "{viewer}: {}", packets.len());
+        assert!(packets.iter().all(|packet| packet.header.ssrc == 101), "under the primary SSRC");
+        let last_key = packets
+            .iter()
+            .rev()
+            .find_map(|p| vp8::Descriptor::parse(p.payload()).unwrap().frame_info(p.payload()).height);
+        assert_eq!(last_key, Some(height));
+        let sequences: Vec<u16> = packets.iter().map(|packet| packet.header.sequence).collect();
+        assert!(sequences.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{sequences:?}");
+        let ids: Vec<u16> =
+            packets.iter().map(|p| vp8::Descriptor::parse(p.payload()).unwrap().picture_id.unwrap().value).collect();
+        assert!(ids.windows(2).all(|pair| pair[1] == (pair[0] + 1) & 0x7fff), "{ids:?}");
+        assert!(
+            packets
+                .windows(2)
+                .all(|pair| pair[1].header.timestamp.wrapping_sub(pair[0].header.timestamp) < 0x8000_0000)
+        );
+    }
+    assert!(room.rtp_to(0).is_empty(), "nobody gets what is their own");
+}
+
+#[test]
+fn a_loss_on_the_way_out_is_answered_from_the_cache_as_a_retransmission() {
+    let mut room = Room::of(2);
+    for sequence in 1..=5 {
+        room.video(0, 1, sequence, (sequence == 1).then_some(180));
+        room.wait(20);
+    }
+    let lost = room.rtp_to(1)[2].header;
+    let original = room.rtp_to(1)[2].payload().to_vec();
+    room.sink.rtp.clear();
+    let mut writer = Writer::default();
+    writer.nack(1, lost.ssrc, std::iter::once(lost.sequence));
+    room.conference.handle_rtcp(room.now, EndpointKey(1), writer.bytes(), &mut room.sink);
+    room.conference.handle_rtcp(room.now, EndpointKey(1), writer.bytes(), &mut room.sink);
+    let answers = room.rtp_to(1);
+    assert_eq!(answers.len(), 1, "asked twice within a round trip, answered once");
+    assert_eq!((answers[0].header.ssrc, answers[0].header.payload_type), (111, 96));
+    assert_eq!(tertulia_rtp::rtx::unwrap(answers[0].payload()), Some((lost.sequence, &original[..])));
+}
+
+#[test]
+fn a_loss_on_the_way_in_is_asked_for_and_its_repair_fills_the_gap() {
+    let mut room = Room::of(2);
+    for sequence in [1, 2, 4] {
+        room.video(0, 1, sequence, (sequence == 1).then_some(180));
+    }
+    room.wait(30);
+    let asked = room.rtcp_to(0).into_iter().find_map(|part| match part {
+        Rtcp::Nack { media_ssrc, losses } => Some((media_ssrc, losses.sequences().collect::<Vec<_>>())),
+        _ => None,
+    });
+    assert_eq!(asked, Some((101, vec![3])));
+    let mut repair = vec![0u8; 64];
+    let header = Header { marker: true, payload_type: 96, sequence: 900, timestamp: 9_000, ssrc: 111 };
+    let start = write_header(&mut repair, header, &[]);
+    repair.truncate(start);
+    repair.extend_from_slice(&[0, 3, 0x90, 0xe0, 0x80, 3, 3, 0x20, 0x11, 0, 0]);
+    room.conference.handle_rtp(room.now, EndpointKey(0), &repair, &mut room.sink, &mut room.out);
+    let sequences: Vec<u16> = room.rtp_to(1).iter().map(|packet| packet.header.sequence).collect();
+    let first = sequences[0];
+    assert_eq!(sequences.iter().map(|s| s.wrapping_sub(first)).collect::<Vec<_>>(), [0, 1, 3, 2]);
+}
+
+#[test]
+fn two_hundred_viewers_who_lose_the_picture_cost_the_sender_few_requests() {
+    let mut room = Room::of(200);
+    room.video(0, 1, 1, Some(180));
+    room.wait(50);
+    room.sink.rtcp.clear();
+    for ms in 0..10 {
+        for viewer in 1..200 {
+            let mut writer = Writer::default();
+            writer.picture_loss(9, 101);
+            room.conference.handle_rtcp(room.now, EndpointKey(viewer), writer.bytes(), &mut room.sink);
+        }
+        room.video(0, 1, 2 + ms, None);
+        room.wait(100);
+    }
+    let requests = room.rtcp_to(0).iter().filter(|part| matches!(part, Rtcp::PictureLossIndication { .. })).count();
+    assert!((1..=5).contains(&requests), "{requests}");
+}
+
+#[test]
+fn lasting_silence_is_left_out_without_a_gap() {
+    let mut room = Room::of(2);
+    for sequence in 0..20u16 {
+        room.audio(0, sequence, if (5..15).contains(&sequence) { 127 } else { 30 });
+        room.wait(20);
+    }
+    let sequences: Vec<u16> = room.rtp_to(1).iter().map(|packet| packet.header.sequence).collect();
+    assert_eq!(sequences.len(), 5 + 3 + 5);
+    assert!(sequences.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{sequences:?}");
+}
+
+#[test]
+fn the_speaker_is_announced_on_channels_and_to_the_room() {
+    let mut room = Room::of(3);
+    for sequence in 0..100u16 {
+        room.audio(1, sequence, 20);
+        room.audio(2, sequence, 100);
+        room.wait(20);
+    }
+    assert!(room.said_to(0).iter().any(|text| text.contains(r#""dominantSpeakerEndpoint":"p1""#)));
+    let p1 = EndpointId::parse("p1").unwrap();
+    assert!(room.out.contains(&Output::Event(BridgeEvent::DominantSpeaker { endpoint: p1 })));
+}
+
+#[test]
+fn channels_tell_what_is_forwarded_and_how_much_is_wanted() {
+    let mut room = Room::of(2);
+    assert!(
+        room.said_to(1).contains(&r#"{"colibriClass":"ForwardedSources","forwardedSources":["p0-v0"]}"#.to_owned())
+    );
+    room.out.clear();
+    room.say(1, &want(720));
+    assert_eq!(room.said_to(0), [r#"{"colibriClass":"SenderSourceConstraints","maxHeight":720,"sourceName":"p0-v0"}"#]);
+    room.out.clear();
+    room.say(0, r#"{"colibriClass":"SourceVideoTypeMessage","sourceName":"p0-v0","videoType":"none"}"#);
+    assert!(room.said_to(1).contains(&r#"{"colibriClass":"ForwardedSources","forwardedSources":[]}"#.to_owned()));
+    room.out.clear();
+    room.say(0, r#"{"colibriClass":"EndpointMessage","to":"p1","from":"forged","msgPayload":{"type":"x"}}"#);
+    assert_eq!(room.said_to(1).len(), 1);
+    assert!(room.said_to(1)[0].contains(r#""from":"p0""#));
+}
+
+#[test]
+fn silence_of_eight_seconds_is_told_and_so_is_the_return() {
+    let mut room = Room::of(2);
+    for _ in 0..9 {
+        room.wait(1_000);
+        room.conference.handle_activity(room.now, EndpointKey(1));
+    }
+    let gone = r#"{"active":"false","colibriClass":"EndpointConnectivityStatusChangeEvent","endpoint":"p0"}"#;
+    assert!(room.said_to(1).contains(&gone.to_owned()));
+    room.conference.handle_activity(room.now, EndpointKey(0));
+    room.wait(600);
+    assert!(room.said_to(1).contains(&gone.replace("false", "true")));
+}
+
+#[test]
+fn what_is_not_signalled_or_somebody_elses_is_dropped() {
+    let mut room = Room::of(3);
+    let mut packet = vec![0u8; 40];
+    let header = Header { marker: false, payload_type: 100, sequence: 1, timestamp: 0, ssrc: 101 };
+    write_header(&mut packet, header, &[]);
+    room.conference.handle_rtp(room.now, EndpointKey(1), &packet, &mut room.sink, &mut room.out);
+    room.conference.handle_rtp(room.now, EndpointKey(0), b"garbage", &mut room.sink, &mut room.out);
+    assert!(room.sink.rtp.is_empty());
+    assert_eq!(room.conference.counters().dropped, 2);
+}
+
+#[test]
+fn nothing_is_left_of_those_who_left() {
+    let mut room = Room::of(3);
+    room.video(0, 1, 1, Some(180));
+    for key in 0..3 {
+        room.conference.remove_endpoint(room.now, EndpointKey(key), &mut room.out);
+    }
+    assert!(room.conference.is_empty());
+    assert_eq!(room.conference.next_timeout(), None);
+}
+
+#[test]
+fn senders_get_reports_and_transport_wide_feedback() {
+    let mut room = Room::of(2);
+    for sequence in 1..=20 {
+        room.video(0, 1, sequence, (sequence == 1).then_some(180));
+        room.wait(100);
+    }
+    let parts = room.rtcp_to(0);
+    let mut told = 0;
+    for part in &parts {
+        if let Rtcp::TransportCc { feedback } = part {
+            tertulia_rtp::transport_cc::read(feedback, |_, at| told += usize::from(at.is_some())).unwrap();
+        }
+    }
+    assert_eq!(told, 20);
+    assert!(parts.iter().any(|part| matches!(part, Rtcp::ReceiverReport { .. })));
+}

@@ -1,0 +1,268 @@
+//! One stream of a source as it comes in: numbering, losses, reception statistics, the cache.
+
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use tertulia_rtp::rtcp::{ReportBlock, SenderInfo};
+use tertulia_rtp::sequence::{SeqNo, SequenceExtender};
+
+use crate::cache::Cache;
+use crate::keyframe::KeyframeWish;
+use crate::nack::Missing;
+
+/// A stream that has been silent for longer is switched off at its sender.
+const ACTIVE_FOR: Duration = Duration::from_millis(1_500);
+/// Numbers before the highest for which repeats are noticed.
+const WINDOW: u64 = 512;
+/// Remembered places where packets were left out on purpose.
+const OMISSIONS_MAX: usize = 16;
+
+/// What a packet is, after numbering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// A packet to forward, with its number among those that are forwarded.
+    New { number: SeqNo },
+    /// Seen before, or too old.
+    Repeated,
+    /// A gap too large to fill lies before it; it is to be forwarded all the same.
+    AfterGap { number: SeqNo },
+}
+
+/// One incoming stream.
+#[derive(Debug)]
+pub(crate) struct Encoding {
+    pub(crate) ssrc: u32,
+    pub(crate) rtx_ssrc: Option<u32>,
+    /// Lines, as read from key frames.
+    pub(crate) height: Option<u16>,
+    pub(crate) cache: Cache,
+    pub(crate) missing: Missing,
+    pub(crate) keyframe: KeyframeWish,
+    extender: SequenceExtender,
+    /// One bit for each of the last [`WINDOW`] numbers.
+    seen: [u64; (WINDOW / 64) as usize],
+    /// (first number after an omission, omitted so far), oldest first.
+    omissions: ArrayVec<(SeqNo, u64), OMISSIONS_MAX>,
+    last_packet: Option<Instant>,
+    reception: Reception,
+}
+
+impl Encoding {
+    pub(crate) fn new(ssrc: u32, rtx_ssrc: Option<u32>) -> Self {
+        Self {
+            ssrc,
+            rtx_ssrc,
+            height: None,
+            cache: Cache::default(),
+            missing: Missing::default(),
+            keyframe: KeyframeWish::default(),
+            extender: SequenceExtender::default(),
+            seen: [0; (WINDOW / 64) as usize],
+            omissions: ArrayVec::new(),
+            last_packet: None,
+            reception: Reception::default(),
+        }
+    }
+
+    /// Whether its sender sends it at the moment.
+    pub(crate) fn is_active(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
+    }
+
+    /// Numbers one packet. `repair` says that it came as a retransmission: such do not count as received in time.
+    pub(crate) fn arrive(
+        &mut self,
+        now: Instant,
+        sequence: u16,
+        timestamp: u32,
+        clock_rate: u32,
+        repair: bool,
+    ) -> Arrival {
+        self.last_packet = Some(now);
+        let highest = self.extender.highest();
+        let number = self.extender.extend(sequence);
+        let mut lost_too_much = false;
+        match highest {
+            Some(highest) if number > highest => {
+                self.forget_seen(highest, number);
+                lost_too_much = self.missing.gap(highest, number).is_err();
+            }
+            Some(highest) if highest - number >= WINDOW || self.was_seen(number) => return Arrival::Repeated,
+            Some(_) => self.missing.arrived(number),
+            None => {}
+        }
+        self.mark_seen(number);
+        if !repair {
+            self.reception.packet(now, number, timestamp, clock_rate);
+        }
+        let number = self.normalised(number);
+        if lost_too_much { Arrival::AfterGap { number } } else { Arrival::New { number } }
+    }
+
+    /// The packet just numbered is not forwarded: later ones close up, so that receivers see no loss.
+    /// Only the newest packet can be omitted; an older one leaves its gap.
+    pub(crate) fn omit(&mut self, number: SeqNo) {
+        let Some(highest) = self.extender.highest() else { return };
+        if self.normalised(highest) != number {
+            return;
+        }
+        let omitted = self.omissions.last().map_or(0, |(_, omitted)| *omitted) + 1;
+        match self.omissions.last_mut() {
+            Some(last) if last.0 == highest => *last = (highest + 1, omitted),
+            _ => {
+                if self.omissions.is_full() {
+                    self.omissions.remove(0);
+                }
+                self.omissions.push((highest + 1, omitted));
+            }
+        }
+    }
+
+    /// The number among forwarded packets.
+    fn normalised(&self, number: SeqNo) -> SeqNo {
+        let before = self.omissions.iter().rev().find(|(from, _)| *from <= number);
+        number - before.map_or(0, |(_, omitted)| *omitted)
+    }
+
+    /// Notes a sender report, for the next report block.
+    pub(crate) fn sender_report(&mut self, now: Instant, info: SenderInfo) {
+        self.reception.last_sr = Some((u32::try_from((info.ntp >> 16) & 0xffff_ffff).unwrap_or(0), now));
+    }
+
+    /// What to report to the sender; `None` before the first packet.
+    pub(crate) fn report(&mut self, now: Instant) -> Option<ReportBlock> {
+        let highest = self.extender.highest()?;
+        Some(self.reception.report(now, self.ssrc, highest))
+    }
+
+    fn was_seen(&self, number: SeqNo) -> bool {
+        let (word, bit) = Self::place(number);
+        self.seen[word] & bit != 0
+    }
+
+    fn mark_seen(&mut self, number: SeqNo) {
+        let (word, bit) = Self::place(number);
+        self.seen[word] |= bit;
+    }
+
+    fn forget_seen(&mut self, highest: SeqNo, new: SeqNo) {
+        if new - highest >= WINDOW {
+            self.seen.fill(0);
+            return;
+        }
+        for number in highest + 1..=new {
+            let (word, bit) = Self::place(number);
+            self.seen[word] &= !bit;
+        }
+    }
+
+    fn place(number: SeqNo) -> (usize, u64) {
+        let at = number % WINDOW;
+        (usize::try_from(at / 64).unwrap_or(0), 1 << (at % 64))
+    }
+}
+
+/// Reception statistics (RFC 3550 §6.4.1, appendix A.3, A.8).
+#[derive(Debug, Default)]
+struct Reception {
+    first: Option<SeqNo>,
+    received: u64,
+    expected_before: u64,
+    received_before: u64,
+    /// In clock units, times 16.
+    jitter_q4: u64,
+    last_transit: Option<i64>,
+    start: Option<Instant>,
+    last_sr: Option<(u32, Instant)>,
+}
+
+impl Reception {
+    fn packet(&mut self, now: Instant, number: SeqNo, timestamp: u32, clock_rate: u32) {
+        self.first.get_or_insert(number);
+        self.received += 1;
+        let start = *self.start.get_or_insert(now);
+        let micros = u64::try_from(now.saturating_duration_since(start).as_micros()).unwrap_or(0);
+        let arrival = (micros * u64::from(clock_rate) / 1_000_000).cast_signed();
+        // The timestamp wraps; so does the difference, which is all that counts.
+        let transit = arrival - i64::from(timestamp);
+        if let Some(last) = self.last_transit {
+            let difference = (transit - last).unsigned_abs();
+            // A wrapped timestamp shows as a jump of 2³² units: not jitter.
+            if difference < u64::from(clock_rate) {
+                self.jitter_q4 = self.jitter_q4 + difference - (self.jitter_q4 + 8) / 16;
+            }
+        }
+        self.last_transit = Some(transit);
+    }
+
+    fn report(&mut self, now: Instant, ssrc: u32, highest: SeqNo) -> ReportBlock {
+        let expected = highest + 1 - self.first.unwrap_or(highest).min(highest);
+        let lost = expected.cast_signed() - self.received.cast_signed();
+        let expected_now = expected.saturating_sub(self.expected_before);
+        let received_now = self.received - self.received_before;
+        let lost_now = expected_now.saturating_sub(received_now);
+        self.expected_before = expected;
+        self.received_before = self.received;
+        let fraction = (lost_now * 256).checked_div(expected_now).unwrap_or(0).min(255);
+        let (last_sr, delay) = self.last_sr.map_or((0, 0), |(middle, at)| {
+            let delay = now.saturating_duration_since(at).as_micros() * 65_536 / 1_000_000;
+            (middle, u32::try_from(delay).unwrap_or(u32::MAX))
+        });
+        ReportBlock {
+            ssrc,
+            fraction_lost: u8::try_from(fraction).unwrap_or(255),
+            lost: i32::try_from(lost).unwrap_or(i32::MAX),
+            // The extender starts one cycle up.
+            highest_sequence: u32::try_from((highest - (1 << 16).min(highest)) & 0xffff_ffff).unwrap_or(0),
+            jitter: u32::try_from(self.jitter_q4 / 16).unwrap_or(u32::MAX),
+            last_sr,
+            delay_since_last_sr: delay,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrive(encoding: &mut Encoding, now: Instant, sequence: u16) -> Arrival {
+        encoding.arrive(now, sequence, 0, 90_000, false)
+    }
+
+    #[test]
+    fn repeats_are_noticed_and_losses_asked_for() {
+        let now = Instant::now();
+        let mut encoding = Encoding::new(1, None);
+        let Arrival::New { number: first } = arrive(&mut encoding, now, 10) else { panic!() };
+        assert_eq!(arrive(&mut encoding, now, 13), Arrival::New { number: first + 3 });
+        assert_eq!(arrive(&mut encoding, now, 13), Arrival::Repeated);
+        assert_eq!(encoding.missing.due(now).as_slice(), [11, 12]);
+        assert_eq!(arrive(&mut encoding, now, 12), Arrival::New { number: first + 2 });
+        assert!(matches!(arrive(&mut encoding, now, 5_000), Arrival::AfterGap { .. }));
+    }
+
+    #[test]
+    fn omitted_packets_leave_no_gap() {
+        let now = Instant::now();
+        let mut encoding = Encoding::new(1, None);
+        let Arrival::New { number: first } = arrive(&mut encoding, now, 10) else { panic!() };
+        for sequence in [11, 12] {
+            let Arrival::New { number } = arrive(&mut encoding, now, sequence) else { panic!() };
+            encoding.omit(number);
+        }
+        assert_eq!(arrive(&mut encoding, now, 14), Arrival::New { number: first + 2 });
+        assert_eq!(arrive(&mut encoding, now, 13), Arrival::New { number: first + 1 });
+        assert_eq!(arrive(&mut encoding, now, 9), Arrival::New { number: first - 1 });
+    }
+
+    #[test]
+    fn a_quarter_lost_is_reported_as_a_quarter() {
+        let now = Instant::now();
+        let mut encoding = Encoding::new(7, None);
+        for sequence in (0..100u16).filter(|n| n % 4 != 1) {
+            arrive(&mut encoding, now, sequence);
+        }
+        let block = encoding.report(now).unwrap();
+        assert_eq!((block.lost, block.fraction_lost, block.highest_sequence), (25, 64, 99));
+    }
+}
