@@ -254,7 +254,7 @@ impl Conference {
         }
     }
 
-    /// Answers one lost packet: as a retransmission where the receiver knows them, else as itself.
+    /// Answers one lost packet by a retransmission, where the receiver knows them.
     fn resend(&mut self, now: Instant, key: EndpointKey, ssrc: u32, sequence: u16, egress: &mut impl Egress) {
         let Some(route) = self.routes.get(&ssrc).copied().filter(|route| !route.rtx && route.encoding == 0) else {
             return;
@@ -268,22 +268,20 @@ impl Conference {
         let Some((row, endpoint)) = profile::payload_type(packet.payload_type).zip(self.endpoints.get_mut(&key)) else {
             return;
         };
+        // Without RTX there is no repair: the same number again with other stamps would use up one nonce of SRTP twice.
         let repair = row.rtx.zip(rtx_ssrc).filter(|_| endpoint.capabilities.rtx);
-        let (payload_type, ssrc, out_sequence) = match repair {
-            Some((payload_type, rtx_ssrc)) => (payload_type, rtx_ssrc, subscription.next_rtx_sequence()),
-            None => (row.number, ssrc, sequence),
-        };
+        let Some((payload_type, ssrc)) = repair else { return };
         let original = sequence.to_be_bytes();
-        let prefix: &[u8] = if repair.is_some() { &original } else { &[] };
+        let sequence = subscription.next_rtx_sequence();
         let timestamp = packet.timestamp.wrapping_add(segment.timestamp_by);
-        let header = Header { marker: packet.marker, payload_type, sequence: out_sequence, timestamp, ssrc };
+        let header = Header { marker: packet.marker, payload_type, sequence, timestamp, ssrc };
         let since = self.start.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
         let stamps = Stamps::of(endpoint, row.kind, None, &packet.descriptor, since);
         let vp8 = vp8_of(row, &packet.payload);
         self.counters.retransmitted += 1;
         egress.rtp(key, |buffer| {
             let start = write_header(buffer, header, &stamps.list());
-            write_payload(buffer, start, prefix, &packet.payload, vp8, &segment)
+            write_payload(buffer, start, &original, &packet.payload, vp8, &segment)
         });
     }
 
