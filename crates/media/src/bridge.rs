@@ -1,0 +1,350 @@
+//! The bridge of this process: places conferences on workers and carries requests to them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tertulia_model::{
+    Bridge, BridgeEvent, BridgeRequest, Candidate, CandidateKind, ChannelSink, ConferenceId, EndpointId, EventSink,
+    Load, Refusal, TransportProtocol,
+};
+use tracing::info;
+
+use crate::identity::{Identity, secret};
+use crate::interfaces;
+use crate::registry::Registry;
+use crate::socket::{self, SendCounters};
+use crate::thread::{self, Handle, Order};
+use crate::worker::{self, Command, Counters, Worker};
+
+/// How a bridge is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Addresses to use; empty means every address of this machine.
+    pub bind: Vec<IpAddr>,
+    /// First UDP port; worker n uses `port + n`. 0 lets the system choose.
+    pub port: u16,
+    /// Worker threads; 0 means one per core.
+    pub workers: usize,
+    /// Public addresses in front of this machine, each with the local one behind it when there are several.
+    pub advertised: Vec<(IpAddr, Option<IpAddr>)>,
+    /// Most endpoints on one worker.
+    pub endpoints_per_worker: usize,
+}
+
+/// Why a bridge cannot start: one sentence for whoever started it.
+#[derive(Debug)]
+pub enum StartError {
+    /// No address to use.
+    NoAddress,
+    /// A socket cannot be had.
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The system refuses something else.
+    System(std::io::Error),
+    /// No certificate can be made.
+    NoCertificate,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAddress => f.write_str("this machine has no address for media: set `media.bind`"),
+            Self::Bind { address, error } if error.kind() == std::io::ErrorKind::AddrInUse => write!(
+                f,
+                "UDP port {} of {} is in use: stop the other program, or set `media.port` to a free one",
+                address.port(),
+                address.ip()
+            ),
+            Self::Bind { address, error } => {
+                write!(f, "cannot receive media on {address}: {error}; check `media.bind`")
+            }
+            Self::System(error) => write!(f, "cannot start the media workers: {error}"),
+            Self::NoCertificate => f.write_str("cannot make a certificate: the system has no random numbers"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A running bridge. Dropping it does not stop its threads; [`MediaBridge::shutdown`] does.
+pub struct MediaBridge {
+    inner: Arc<Inner>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// The way to a running bridge. Cheap to clone.
+#[derive(Clone)]
+pub struct BridgeHandle(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    workers: Vec<Handle>,
+    registry: Arc<Registry>,
+    send_counters: Arc<SendCounters>,
+    /// Which worker holds a conference. Held for the length of a map operation.
+    placement: Mutex<HashMap<ConferenceId, Placed>>,
+    ports: Vec<u16>,
+}
+
+struct Placed {
+    worker: usize,
+    events: Arc<dyn EventSink>,
+}
+
+/// Sums over all workers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BridgeCounters {
+    /// Datagrams and handshakes.
+    pub workers: Counters,
+    /// Datagrams that the kernel took.
+    pub sent: u64,
+    /// Datagrams that the kernel refused.
+    pub refused: u64,
+}
+
+impl MediaBridge {
+    /// Binds the sockets and starts the threads.
+    ///
+    /// # Errors
+    /// When a socket, a thread or a certificate cannot be had.
+    pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        let identity = Identity::generate().map_err(|_| StartError::NoCertificate)?;
+        let addresses = if settings.bind.is_empty() {
+            interfaces::addresses().map_err(StartError::System)?
+        } else {
+            settings.bind.clone()
+        };
+        if addresses.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let count = if settings.workers == 0 { cores } else { settings.workers };
+        let name = secret(8);
+        let registry = Arc::new(Registry::default());
+        let send_counters = Arc::new(SendCounters::default());
+        let (mut workers, mut threads, mut ports) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..count {
+            let sockets = bind_worker(&addresses, settings, index)?;
+            ports.extend(sockets.first().map(|(local, _)| local.port()));
+            let locals: Vec<SocketAddr> = sockets.iter().map(|(local, _)| *local).collect();
+            let worker = Worker::new(
+                worker::Settings {
+                    candidates: candidates(&locals, &settings.advertised),
+                    locals,
+                    bridge: name.clone(),
+                    endpoints_max: settings.endpoints_per_worker,
+                },
+                identity.clone(),
+                Arc::clone(&registry),
+            );
+            let started = thread::start(index, worker, sockets, Arc::clone(&send_counters));
+            let (handle, thread) = started.map_err(StartError::System)?;
+            workers.push(handle);
+            threads.push(thread);
+        }
+        info!(workers = count, ?ports, "media bridge started");
+        let placement = Mutex::default();
+        let inner = Arc::new(Inner { name, workers, registry, send_counters, placement, ports });
+        Ok(Self { inner, threads })
+    }
+
+    /// The way to it.
+    pub fn handle(&self) -> BridgeHandle {
+        BridgeHandle(Arc::clone(&self.inner))
+    }
+
+    /// The workers' UDP ports.
+    pub fn ports(&self) -> &[u16] {
+        &self.inner.ports
+    }
+
+    /// Stops the threads and waits for them. What is connected hears nothing more.
+    pub fn shutdown(self) {
+        for worker in &self.inner.workers {
+            worker.send(Order::Stop);
+        }
+        for thread in self.threads {
+            // A thread that panicked has ended too.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One socket per address: the agent of `is` must know at which address a datagram arrived. IPv6 addresses that cannot be bound (a machine
+/// may list one and have IPv6 switched off) are left out when they were not asked for.
+fn bind_worker(
+    addresses: &[IpAddr],
+    settings: &Settings,
+    index: usize,
+) -> Result<Vec<(SocketAddr, UdpSocket)>, StartError> {
+    let offset = u16::try_from(index).unwrap_or(u16::MAX);
+    let mut port = if settings.port == 0 { 0 } else { settings.port.saturating_add(offset) };
+    let mut sockets = Vec::new();
+    for ip in addresses {
+        let address = SocketAddr::new(*ip, port);
+        match socket::bind(address).and_then(|socket| Ok((socket.local_addr()?, socket))) {
+            Ok((local, socket)) => {
+                port = local.port(); // a worker has one port on all its addresses
+                sockets.push((local, socket));
+            }
+            Err(error) if settings.bind.is_empty() && error.kind() == std::io::ErrorKind::AddrNotAvailable => {}
+            Err(error) => return Err(StartError::Bind { address, error }),
+        }
+    }
+    if sockets.is_empty() { Err(StartError::NoAddress) } else { Ok(sockets) }
+}
+
+/// RFC 8445 §5.1.2.1 with type preferences 126 and 100; earlier addresses are preferred.
+fn candidates(locals: &[SocketAddr], advertised: &[(IpAddr, Option<IpAddr>)]) -> Vec<Candidate> {
+    let priority = |kind: u32, place: usize| {
+        let local = 65_535 - u32::try_from(place).unwrap_or(65_535).min(65_535);
+        (kind << 24) | (local << 8) | 255
+    };
+    let host = |(place, local): (usize, &SocketAddr)| Candidate {
+        foundation: (place + 1).to_string(),
+        priority: priority(126, place),
+        protocol: TransportProtocol::Udp,
+        ip: local.ip(),
+        port: local.port(),
+        kind: CandidateKind::Host,
+    };
+    let mut all: Vec<Candidate> = locals.iter().enumerate().map(host).collect();
+    for (public, behind) in advertised {
+        let base = locals.iter().find(|local| match behind {
+            Some(behind) => local.ip() == *behind,
+            None => local.is_ipv4() == public.is_ipv4() && !local.ip().is_loopback(),
+        });
+        let Some(base) = base else { continue };
+        all.push(Candidate {
+            foundation: (all.len() + 1).to_string(),
+            priority: priority(100, all.len()),
+            protocol: TransportProtocol::Udp,
+            ip: *public,
+            port: base.port(),
+            kind: CandidateKind::ServerReflexive { related: base.ip(), related_port: base.port() },
+        });
+    }
+    all
+}
+
+impl BridgeHandle {
+    /// What happened so far. Asks every worker and waits a moment for each.
+    pub fn counters(&self) -> BridgeCounters {
+        use std::sync::atomic::Ordering;
+        let mut sum = Counters::default();
+        for worker in &self.0.workers {
+            let (reply, answer) = crossbeam_channel::bounded(1);
+            if worker.send(Order::Report(reply)) {
+                // A worker answers within a turn; one that does not is left out.
+                sum += answer.recv_timeout(Duration::from_millis(500)).unwrap_or_default();
+            }
+        }
+        let (sent, refused) = (&self.0.send_counters.sent, &self.0.send_counters.refused);
+        BridgeCounters { workers: sum, sent: sent.load(Ordering::Relaxed), refused: refused.load(Ordering::Relaxed) }
+    }
+
+    fn placement(&self) -> MutexGuard<'_, HashMap<ConferenceId, Placed>> {
+        // A map is whole after any panic between its operations.
+        self.0.placement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, conference: ConferenceId, command: Command) -> bool {
+        let worker = self.placement().get(&conference).map(|placed| placed.worker);
+        worker.is_some_and(|worker| self.0.workers[worker].send(Order::Do(command)))
+    }
+}
+
+impl Bridge for BridgeHandle {
+    fn open(&self, conference: ConferenceId, events: Arc<dyn EventSink>) {
+        let worker = {
+            let mut placement = self.placement();
+            let mut load = vec![0usize; self.0.workers.len()];
+            for placed in placement.values() {
+                load[placed.worker] += 1;
+            }
+            let least = load.iter().enumerate().min_by_key(|(_, conferences)| **conferences);
+            let worker = least.map_or(0, |(worker, _)| worker);
+            placement.insert(conference, Placed { worker, events: Arc::clone(&events) });
+            worker
+        };
+        self.0.workers[worker].send(Order::Do(Command::Open { conference, events }));
+    }
+
+    fn request(&self, conference: ConferenceId, request: BridgeRequest) {
+        let allocated = match &request {
+            BridgeRequest::Allocate { endpoint, .. } => Some(endpoint.clone()),
+            _ => None,
+        };
+        let expired = request == BridgeRequest::ExpireConference;
+        let told = self.tell(conference, Command::Request { conference, request });
+        if let Some(endpoint) = allocated.filter(|_| !told) {
+            let events = self.placement().get(&conference).map(|placed| Arc::clone(&placed.events));
+            if let Some(events) = events {
+                events.event(BridgeEvent::Refused { endpoint, refusal: Refusal::Full });
+            }
+        }
+        if expired {
+            self.placement().remove(&conference);
+        }
+    }
+
+    fn may_open_channel(&self, bridge: &str, conference: ConferenceId, endpoint: &EndpointId, password: &str) -> bool {
+        bridge == self.0.name && self.0.registry.allows(conference, endpoint, password)
+    }
+
+    fn attach_channel(&self, conference: ConferenceId, endpoint: EndpointId, sink: Arc<dyn ChannelSink>) {
+        let closing = Arc::clone(&sink);
+        if !self.tell(conference, Command::Channel { conference, endpoint, sink }) {
+            closing.close(1001, "endpoint closed");
+        }
+    }
+
+    fn channel_message(&self, conference: ConferenceId, endpoint: EndpointId, text: String) {
+        self.tell(conference, Command::Message { conference, endpoint, text });
+    }
+
+    fn load(&self) -> Load {
+        Load { conferences: self.placement().len(), endpoints: self.0.registry.len() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_addresses_name_the_local_one_behind_them() {
+        let locals = ["10.0.0.5:10000".parse().unwrap(), "127.0.0.1:10000".parse().unwrap()];
+        let all = candidates(&locals, &[("203.0.113.7".parse().unwrap(), None)]);
+        assert_eq!(all.len(), 3);
+        assert!(all.windows(2).all(|pair| pair[0].priority > pair[1].priority));
+        let related = CandidateKind::ServerReflexive { related: "10.0.0.5".parse().unwrap(), related_port: 10_000 };
+        assert_eq!((all[2].ip.to_string(), all[2].kind), ("203.0.113.7".to_owned(), related));
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_what_to_do() {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let settings = Settings {
+            bind: vec!["127.0.0.1".parse().unwrap()],
+            port,
+            workers: 1,
+            advertised: Vec::new(),
+            endpoints_per_worker: 10,
+        };
+        let error = MediaBridge::start(&settings).err().unwrap().to_string();
+        assert!(
+            error.contains(&format!("UDP port {port} of 127.0.0.1 is in use")) && error.contains("media.port"),
+            "{error}"
+        );
+    }
+}

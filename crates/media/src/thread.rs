@@ -1,0 +1,170 @@
+//! A worker's thread: waits for its sockets and its inbox, and lets the worker do the rest. It decides nothing.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver as Inbox, Sender as Outbox, TrySendError};
+use tracing::warn;
+
+use crate::socket::{Receiver, SendCounters, Sender};
+use crate::worker::{Command, Counters, Worker};
+
+/// Commands that may wait. Beyond that a sender is refused: the thread is stuck or the machine is overwhelmed.
+const INBOX_MAX: usize = 65_536;
+/// Commands done before the sockets are looked at again.
+const COMMANDS_PER_TURN: usize = 256;
+/// Reads of one socket before the others are looked at.
+const READS_PER_TURN: usize = 4;
+
+/// What others tell a thread.
+pub(crate) enum Order {
+    Do(Command),
+    Report(Outbox<Counters>),
+    Stop,
+}
+
+/// The way to a thread. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    orders: Outbox<Order>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Handle {
+    /// Gives an order; `false` when the inbox is full or the thread gone.
+    pub(crate) fn send(&self, order: Order) -> bool {
+        let sent = match self.orders.try_send(order) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                warn!("a media worker does not keep up: an order was refused");
+                false
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        };
+        let one: u64 = 1;
+        // SAFETY: the descriptor is an eventfd that this handle keeps open; 8 readable bytes are passed.
+        let _ = unsafe { libc::write(self.bell.as_raw_fd(), (&raw const one).cast(), 8) };
+        sent
+    }
+}
+
+/// Starts a thread for a worker on these sockets, pinned to a core.
+///
+/// # Errors
+/// When the system gives no descriptor or no thread.
+pub(crate) fn start(
+    index: usize,
+    worker: Worker,
+    sockets: Vec<(SocketAddr, UdpSocket)>,
+    counters: Arc<SendCounters>,
+) -> io::Result<(Handle, std::thread::JoinHandle<()>)> {
+    // SAFETY: no pointers are passed.
+    let bell = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+    if bell < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and owned by nobody else.
+    let bell = Arc::new(unsafe { OwnedFd::from_raw_fd(bell) });
+    let (orders, inbox) = crossbeam_channel::bounded(INBOX_MAX);
+    let handle = Handle { orders, bell: Arc::clone(&bell) };
+    let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
+        pin_to_core(index);
+        run(worker, &sockets, &counters, &inbox, &bell);
+    })?;
+    Ok((handle, thread))
+}
+
+fn run(
+    mut worker: Worker,
+    sockets: &[(SocketAddr, UdpSocket)],
+    counters: &SendCounters,
+    inbox: &Inbox<Order>,
+    bell: &OwnedFd,
+) {
+    let mut receiver = Receiver::new();
+    let mut sender = Sender { sockets, counters };
+    let mut polled: Vec<libc::pollfd> = sockets.iter().map(|(_, socket)| readable(socket.as_raw_fd())).collect();
+    polled.push(readable(bell.as_raw_fd()));
+    loop {
+        wait(&mut polled, worker.next_timeout());
+        if polled.last().is_some_and(|bell| bell.revents != 0) {
+            silence(bell);
+        }
+        for order in inbox.try_iter().take(COMMANDS_PER_TURN) {
+            match order {
+                Order::Do(command) => worker.handle_command(Instant::now(), command, &mut sender),
+                Order::Report(to) => {
+                    let _ = to.try_send(*worker.counters()); // the asker may have given up
+                }
+                Order::Stop => return,
+            }
+        }
+        if !inbox.is_empty() {
+            ring(bell);
+        }
+        for (index, (local, socket)) in sockets.iter().enumerate().filter(|(index, _)| polled[*index].revents != 0) {
+            debug_assert!(index < sockets.len());
+            for _ in 0..READS_PER_TURN {
+                let now = Instant::now();
+                let received = receiver.receive(socket, |remote, bytes| {
+                    worker.handle_datagram(now, *local, remote, bytes, &mut sender);
+                });
+                match received {
+                    Ok(received) if received == crate::socket::RECEIVE_MAX => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        warn!(%error, "a media socket cannot be read");
+                        break;
+                    }
+                }
+            }
+        }
+        worker.on_timeout(Instant::now(), &mut sender);
+    }
+}
+
+fn readable(fd: i32) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+}
+
+/// Sleeps until something is readable or a deadline passes.
+fn wait(polled: &mut [libc::pollfd], deadline: Option<Instant>) {
+    let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = until.map(|until| libc::timespec {
+        tv_sec: i64::try_from(until.min(Duration::from_secs(3_600)).as_secs()).unwrap_or(0),
+        tv_nsec: i64::from(until.subsec_nanos()),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    for entry in polled.iter_mut() {
+        entry.revents = 0;
+    }
+    let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
+    // SAFETY: the array and the optional timeout live until after the call, and the count is the array's.
+    unsafe { libc::ppoll(polled.as_mut_ptr(), count, timeout, std::ptr::null()) };
+}
+
+fn silence(bell: &OwnedFd) {
+    let mut count: u64 = 0;
+    // SAFETY: the descriptor is open and 8 writable bytes are passed.
+    let _ = unsafe { libc::read(bell.as_raw_fd(), (&raw mut count).cast(), 8) };
+}
+
+fn ring(bell: &OwnedFd) {
+    let one: u64 = 1;
+    // SAFETY: the descriptor is open and 8 readable bytes are passed.
+    let _ = unsafe { libc::write(bell.as_raw_fd(), (&raw const one).cast(), 8) };
+}
+
+/// Keeps the thread on one core, so that its caches stay warm. Best effort: containers may forbid it.
+fn pin_to_core(index: usize) {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // SAFETY: all-zero bytes are a valid, empty set, and the core's number is below the set's size.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(index % cores.min(1024), &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
+    }
+}

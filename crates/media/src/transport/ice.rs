@@ -1,0 +1,278 @@
+//! ICE for one endpoint: one agent of `is`, or two during a restart, and the rules that `is` leaves to its user.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use is::stun::{StunMessage, StunPacket};
+use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
+use tertulia_model::IceCredentials;
+
+use super::Wire;
+
+/// Addresses one peer may use: `is` remembers every one it is shown.
+const ADDRESSES_MAX: usize = 16;
+/// A selected address from which nothing came for so long is dead if another one lives.
+const SILENT: Duration = Duration::from_secs(1);
+/// How long an unanswered restart is kept.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the agent before a restart still answers.
+const TRANSITION: Duration = Duration::from_secs(3);
+/// Turns of an agent after new credentials: it answers one queued check a turn and sends one, and asks for no turn sooner than in 50 ms.
+const KICK_TURNS: usize = 4;
+
+/// The agents and the route they chose.
+pub(super) struct Ice {
+    controlling: bool,
+    locals: Vec<SocketAddr>,
+    agent: IceAgent,
+    /// The agent of a restart, or the one before it, and when it is dropped.
+    pub(super) second: Option<(IceAgent, Instant)>,
+    /// Whether `second` is a restart that has not been nominated yet.
+    pub(super) restarting: bool,
+    generation: u32,
+    route: Option<(SocketAddr, SocketAddr)>,
+    /// Remote addresses that passed a check, and when something authentic came from each.
+    pub(super) addresses: ArrayVec<(SocketAddr, Instant), ADDRESSES_MAX>,
+    fresh: ArrayVec<SocketAddr, ADDRESSES_MAX>,
+}
+
+impl Ice {
+    pub(super) fn new(now: Instant, controlling: bool, credentials: IceCredentials, locals: &[SocketAddr]) -> Self {
+        Self {
+            controlling,
+            locals: locals.to_vec(),
+            agent: agent(now, controlling, credentials, locals),
+            second: None,
+            restarting: false,
+            generation: 0,
+            route: None,
+            addresses: ArrayVec::new(),
+            fresh: ArrayVec::new(),
+        }
+    }
+
+    /// Local and remote address of the selected pair.
+    pub(super) fn route(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.route
+    }
+
+    /// Remote addresses that became known since the last call.
+    pub(super) fn take_addresses(&mut self) -> impl Iterator<Item = SocketAddr> {
+        std::mem::take(&mut self.fresh).into_iter()
+    }
+
+    pub(super) fn set_remote(
+        &mut self,
+        now: Instant,
+        credentials: &IceCredentials,
+        generation: Option<u32>,
+        wire: &mut impl Wire,
+    ) {
+        let credentials = IceCreds { ufrag: credentials.ufrag.clone(), pass: credentials.pwd.clone() };
+        match (generation, &mut self.second) {
+            (None, _) if self.agent.remote_credentials().is_none() => self.agent.set_remote_credentials(credentials),
+            (Some(generation), Some((second, _))) if self.restarting && generation == self.generation => {
+                second.set_remote_credentials(credentials);
+            }
+            _ => return, // stale
+        }
+        for _ in 0..KICK_TURNS {
+            self.turn(now, wire);
+        }
+    }
+
+    pub(super) fn add_remote_address(&mut self, now: Instant, address: SocketAddr, wire: &mut impl Wire) {
+        if let Ok(candidate) = Candidate::host(address, Protocol::Udp) {
+            self.agent.add_remote_candidate(candidate);
+        }
+        self.turn(now, wire);
+    }
+
+    pub(super) fn restart(&mut self, now: Instant, credentials: IceCredentials) -> u32 {
+        self.second = Some((agent(now, self.controlling, credentials, &self.locals), now + RESTART_TIMEOUT));
+        self.restarting = true;
+        self.generation += 1;
+        self.generation
+    }
+
+    /// When something authentic last came.
+    pub(super) fn last_heard(&self) -> Option<Instant> {
+        self.addresses.iter().map(|(_, at)| *at).max()
+    }
+
+    /// Something authentic other than STUN came from an address.
+    pub(super) fn heard(&mut self, now: Instant, remote: SocketAddr) {
+        if let Some((_, at)) = self.addresses.iter_mut().find(|(known, _)| *known == remote) {
+            *at = now;
+        }
+    }
+
+    pub(super) fn handle(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+        wire: &mut impl Wire,
+    ) {
+        let known = self.addresses.iter().any(|(known, _)| *known == remote);
+        if !known && self.addresses.is_full() {
+            return; // the 17th address of one peer
+        }
+        let Ok(message) = StunMessage::parse(bytes) else { return };
+        let second = self.second.as_mut().map(|(agent, _)| agent);
+        let agents = std::iter::once(&mut self.agent).chain(second);
+        for agent in agents {
+            if !agent.accepts_message(&message) {
+                continue;
+            }
+            let Ok(message) = StunMessage::parse(bytes) else { return };
+            let packet = StunPacket { proto: Protocol::Udp, source: remote, destination: local, message };
+            if agent.handle_packet(now, packet) {
+                self.heard(now, remote);
+                break;
+            }
+        }
+        self.turn(now, wire);
+        self.leave_dead_address(now, wire);
+    }
+
+    pub(super) fn on_timeout(&mut self, now: Instant, wire: &mut impl Wire) {
+        if self.second.as_ref().is_some_and(|(_, until)| now >= *until) {
+            self.second = None;
+            self.restarting = false;
+        }
+        self.turn(now, wire);
+        self.leave_dead_address(now, wire);
+    }
+
+    pub(super) fn next_timeout(&mut self) -> Option<Instant> {
+        let second = self.second.as_mut().and_then(|(agent, until)| Some(agent.poll_timeout()?.min(*until)));
+        self.agent.poll_timeout().into_iter().chain(second).min()
+    }
+
+    /// One turn of each agent: timers, then events, then what it sends.
+    fn turn(&mut self, now: Instant, wire: &mut impl Wire) {
+        self.agent.handle_timeout(now);
+        while let Some(event) = self.agent.poll_event() {
+            if let Some(route) = self.note(now, &event) {
+                self.route = Some(route);
+            }
+        }
+        send_all(&mut self.agent, wire);
+        let Some((mut second, mut until)) = self.second.take() else { return };
+        second.handle_timeout(now);
+        let mut nominated = None;
+        while let Some(event) = second.poll_event() {
+            nominated = self.note(now, &event).or(nominated);
+        }
+        send_all(&mut second, wire);
+        if let Some(route) = nominated.filter(|_| self.restarting) {
+            // The new agent takes over; the old one answers a little longer.
+            std::mem::swap(&mut self.agent, &mut second);
+            self.route = Some(route);
+            self.restarting = false;
+            until = now + TRANSITION;
+        }
+        self.second = Some((second, until));
+    }
+
+    /// Remembers addresses; the route of a nomination.
+    fn note(&mut self, now: Instant, event: &IceAgentEvent) -> Option<(SocketAddr, SocketAddr)> {
+        match event {
+            IceAgentEvent::DiscoveredRecv { source, .. } => {
+                if !self.addresses.iter().any(|(known, _)| known == source)
+                    && self.addresses.try_push((*source, now)).is_ok()
+                {
+                    self.fresh.push(*source);
+                }
+                None
+            }
+            IceAgentEvent::NominatedSend { source, destination, .. } => Some((*source, *destination)),
+            _ => None,
+        }
+    }
+
+    /// A browser whose address changed checks from the new one at once, but `is` keeps to the old pair for 24 s. When the selected address
+    /// is silent and another one lives, the old one is declared gone. A false alarm is harmless: the next check decides again.
+    fn leave_dead_address(&mut self, now: Instant, wire: &mut impl Wire) {
+        let Some((_, selected)) = self.route else { return };
+        let silent = |since: Instant| now.saturating_duration_since(since);
+        let is_dead = self.addresses.iter().any(|(known, at)| *known == selected && silent(*at) > SILENT);
+        let lives = |(known, at): &&(SocketAddr, Instant)| {
+            *known != selected && silent(*at) < SILENT / 2 && self.agent.has_viable_remote_candidate(*known)
+        };
+        if !is_dead || !self.addresses.iter().any(|entry| lives(&entry)) {
+            return;
+        }
+        let gone = self.agent.remote_candidates().find(|candidate| candidate.addr() == selected);
+        if let Some(gone) = gone {
+            self.agent.invalidate_candidate(&gone);
+            self.turn(now, wire);
+        }
+    }
+}
+
+fn agent(now: Instant, controlling: bool, credentials: IceCredentials, locals: &[SocketAddr]) -> IceAgent {
+    let mut agent = IceAgent::new(IceCreds { ufrag: credentials.ufrag, pass: credentials.pwd });
+    agent.set_controlling(controlling);
+    // The highest tie-breaker keeps the role: the loser of a conflict would switch silently.
+    agent.set_control_tie_breaker(if controlling { u64::MAX } else { 0 });
+    agent.set_max_candidate_pairs(ADDRESSES_MAX);
+    for candidate in locals.iter().filter_map(|address| Candidate::host(*address, Protocol::Udp).ok()) {
+        agent.add_local_candidate(candidate);
+    }
+    agent.handle_timeout(now);
+    agent
+}
+
+fn send_all(agent: &mut IceAgent, wire: &mut impl Wire) {
+    while let Some(transmit) = agent.poll_transmit() {
+        wire.datagram(transmit.source, transmit.destination, &transmit.contents);
+    }
+}
+
+/// The local user fragment that a binding request is meant for: the USERNAME up to the colon (RFC 8445 §7.2.2).
+///
+/// A walk over attributes, not a parse: this is all that a stranger's datagram gets before its integrity is checked.
+pub fn username_of(datagram: &[u8]) -> Option<&str> {
+    const BINDING_REQUEST: [u8; 2] = [0, 1];
+    const USERNAME: [u8; 2] = [0, 6];
+    if datagram.get(..2)? != BINDING_REQUEST || datagram.len() > 1500 {
+        return None;
+    }
+    let mut rest = datagram.get(20..)?;
+    while let Some((head, after)) = rest.split_at_checked(4) {
+        let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let value = after.get(..len)?;
+        if head[..2] == USERNAME {
+            let text = std::str::from_utf8(value).ok()?;
+            return text.split_once(':').map(|(local, _)| local);
+        }
+        rest = after.get(len.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_username_is_found_behind_other_attributes_and_lies_are_harmless() {
+        let mut datagram = vec![0, 1, 0, 0];
+        datagram.extend([0; 16]);
+        datagram.extend([0x80, 0x22, 0, 3, b'x', b'y', b'z', 0]);
+        datagram.extend([0, 6, 0, 9]);
+        datagram.extend(*b"abcd:efgh\0\0\0");
+        assert_eq!(username_of(&datagram), Some("abcd"));
+        for len in 0..datagram.len() - 3 {
+            let _ = username_of(&datagram[..len]);
+        }
+        datagram[22] = 0xff;
+        assert_eq!(username_of(&datagram), None);
+        datagram[1] = 0x11;
+        assert_eq!(username_of(&datagram), None);
+    }
+}

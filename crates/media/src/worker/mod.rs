@@ -1,0 +1,699 @@
+//! One worker, without its thread and sockets: datagrams, commands and time in, batches and events out.
+//!
+//! It owns every transport and conference that was placed on it. Nobody else touches them.
+
+pub mod batch;
+mod endpoint;
+mod timers;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use tertulia_model::{
+    BridgeEvent, BridgeRequest, Candidate, Capabilities, ChannelAddress, ChannelSink, ConferenceId, EndpointId,
+    EventSink, ExpireReason, FeedbackSsrcs, LocalTransport, Refusal, RemoteTransport, Ssrc,
+};
+use tertulia_sfu::{Conference, Egress, EndpointKey, Output};
+use tracing::{debug, error, info};
+
+use crate::identity::{Identity, ice_credentials, random_u64, secret};
+use crate::registry::Registry;
+use crate::srtp::{OpenError, Profile};
+use crate::transport::{End, Event, OFFERED_SETUP, Role, Transport, Wire, username_of};
+use batch::{Batch, Flush};
+use endpoint::Endpoint;
+use timers::{Timer, Timers};
+
+/// Room for plaintext in an egress slot.
+const PLAINTEXT_MAX: usize = 1500;
+
+/// What a worker is told at its start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Addresses of its sockets.
+    pub locals: Vec<SocketAddr>,
+    /// What clients are told, best first.
+    pub candidates: Vec<Candidate>,
+    /// Names the bridge in channel URLs.
+    pub bridge: String,
+    /// Most endpoints at once.
+    pub endpoints_max: usize,
+}
+
+/// What a worker is asked to do.
+pub enum Command {
+    /// Opens a conference.
+    Open {
+        /// Its id.
+        conference: ConferenceId,
+        /// Who hears of it.
+        events: Arc<dyn EventSink>,
+    },
+    /// A request of the room.
+    Request {
+        /// Which conference.
+        conference: ConferenceId,
+        /// What.
+        request: BridgeRequest,
+    },
+    /// A bridge channel opened.
+    Channel {
+        /// Which conference.
+        conference: ConferenceId,
+        /// Whose channel.
+        endpoint: EndpointId,
+        /// The way to the client.
+        sink: Arc<dyn ChannelSink>,
+    },
+    /// A text came on a bridge channel.
+    Message {
+        /// Which conference.
+        conference: ConferenceId,
+        /// Who says it.
+        endpoint: EndpointId,
+        /// JSON.
+        text: String,
+    },
+}
+
+/// What happened to datagrams and handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Datagrams received.
+    pub datagrams: u64,
+    /// First byte of no protocol of ours, or empty.
+    pub dropped_unknown_protocol: u64,
+    /// From an address that has not passed a check, and no check itself.
+    pub dropped_unknown_address: u64,
+    /// Checks for nobody here.
+    pub dropped_unknown_user: u64,
+    /// SRTP seen before or too old.
+    pub dropped_replayed: u64,
+    /// SRTP that does not authenticate, or before keys.
+    pub dropped_forged: u64,
+    /// SRTP that is none.
+    pub dropped_malformed: u64,
+    /// Handshakes that ended well under AES-256-GCM.
+    pub connected_aead_256: u64,
+    /// Under AES-128-GCM.
+    pub connected_aead_128: u64,
+    /// Under AES-CM with HMAC-SHA1.
+    pub connected_sha1: u64,
+    /// Wrong certificates.
+    pub failed_certificate: u64,
+    /// Other failures of handshakes.
+    pub failed_handshake: u64,
+    /// Conferences lost to a defect of ours.
+    pub panics: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            datagrams,
+            dropped_unknown_protocol,
+            dropped_unknown_address,
+            dropped_unknown_user,
+            dropped_replayed,
+            dropped_forged,
+            dropped_malformed,
+            connected_aead_256,
+            connected_aead_128,
+            connected_sha1,
+            failed_certificate,
+            failed_handshake,
+            panics,
+        } = other;
+        self.datagrams += datagrams;
+        self.dropped_unknown_protocol += dropped_unknown_protocol;
+        self.dropped_unknown_address += dropped_unknown_address;
+        self.dropped_unknown_user += dropped_unknown_user;
+        self.dropped_replayed += dropped_replayed;
+        self.dropped_forged += dropped_forged;
+        self.dropped_malformed += dropped_malformed;
+        self.connected_aead_256 += connected_aead_256;
+        self.connected_aead_128 += connected_aead_128;
+        self.connected_sha1 += connected_sha1;
+        self.failed_certificate += failed_certificate;
+        self.failed_handshake += failed_handshake;
+        self.panics += panics;
+    }
+}
+
+/// A conference and its people.
+struct Room {
+    sfu: Conference,
+    feedback: FeedbackSsrcs,
+    endpoints: BTreeMap<EndpointId, usize>,
+    events: Arc<dyn EventSink>,
+    scheduled: Option<Instant>,
+}
+
+/// A worker's state.
+pub struct Worker {
+    settings: Settings,
+    identity: Identity,
+    registry: Arc<Registry>,
+    slots: Slab<Endpoint>,
+    rooms: FxHashMap<ConferenceId, Room>,
+    by_address: FxHashMap<SocketAddr, usize>,
+    by_ufrag: FxHashMap<String, usize>,
+    timers: Timers,
+    batch: Batch,
+    counters: Counters,
+    events: Vec<Event>,
+    outputs: Vec<Output>,
+}
+
+impl Worker {
+    /// An empty worker.
+    pub fn new(settings: Settings, identity: Identity, registry: Arc<Registry>) -> Self {
+        Self {
+            settings,
+            identity,
+            registry,
+            slots: Slab::new(),
+            rooms: FxHashMap::default(),
+            by_address: FxHashMap::default(),
+            by_ufrag: FxHashMap::default(),
+            timers: Timers::default(),
+            batch: Batch::default(),
+            counters: Counters::default(),
+            events: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How much state is held: (conferences, endpoints, addresses, user fragments). For tests that look for leaks.
+    pub fn held(&self) -> (usize, usize, usize, usize) {
+        (self.rooms.len(), self.slots.len(), self.by_address.len(), self.by_ufrag.len())
+    }
+
+    /// When [`Worker::on_timeout`] next has work to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Takes one datagram, which it may change in place.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+        flush: &mut dyn Flush,
+    ) {
+        self.counters.datagrams += 1;
+        let slot = match bytes.first() {
+            Some(0..=3) => self.slot_of_check(remote, bytes),
+            Some(20..=63 | 128..=191) => {
+                let slot = self.by_address.get(&remote).copied();
+                self.counters.dropped_unknown_address += u64::from(slot.is_none());
+                slot
+            }
+            _ => {
+                self.counters.dropped_unknown_protocol += 1;
+                None
+            }
+        };
+        let Some(slot) = slot else { return };
+        self.guarded(slot, |worker| match bytes[0] {
+            128..=191 => worker.handle_media(now, slot, remote, bytes, flush),
+            first => worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
+                if first <= 3 {
+                    endpoint.transport.handle_stun(now, local, remote, bytes, wire, events);
+                } else {
+                    endpoint.transport.handle_dtls(now, bytes, wire, events);
+                }
+            }),
+        });
+        self.batch.flush(flush);
+    }
+
+    /// Does what it is asked.
+    pub fn handle_command(&mut self, now: Instant, command: Command, flush: &mut dyn Flush) {
+        match command {
+            Command::Open { conference, events } => self.open(conference, events),
+            Command::Request { conference, request } => self.handle_request(now, conference, request, flush),
+            Command::Channel { conference, endpoint, sink } => self.attach(now, conference, &endpoint, sink, flush),
+            Command::Message { conference, endpoint, text } => {
+                if let Some(slot) = self.slot_of(conference, &endpoint) {
+                    self.with_room(slot, flush, |sfu, _, out| {
+                        sfu.handle_channel_message(now, key_of(slot), &text, out);
+                    });
+                }
+            }
+        }
+        self.batch.flush(flush);
+    }
+
+    /// Runs everything that is due.
+    pub fn on_timeout(&mut self, now: Instant, flush: &mut dyn Flush) {
+        while let Some((at, timer)) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Endpoint(slot) => self.endpoint_timeout(now, slot, at, flush),
+                Timer::Conference(id) => {
+                    let Some(room) = self.rooms.get_mut(&id).filter(|room| room.scheduled == Some(at)) else {
+                        continue;
+                    };
+                    room.scheduled = None;
+                    let Some(slot) = room.endpoints.values().next().copied() else { continue };
+                    self.guarded(slot, |worker| {
+                        worker.with_room(slot, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out))
+                    });
+                }
+            }
+        }
+        self.batch.flush(flush);
+    }
+
+    fn open(&mut self, conference: ConferenceId, events: Arc<dyn EventSink>) {
+        let seed = random_u64();
+        // Nine or ten digits: clients look for SSRCs by containment of text.
+        let ssrc = |bits: u64| Ssrc(1_000_000_000 + u32::try_from(bits % 1_000_000_000).unwrap_or(0));
+        let feedback = FeedbackSsrcs { audio: ssrc(seed), video: ssrc(seed.rotate_left(32) ^ 1) };
+        let sfu = Conference::new(conference, feedback, seed);
+        let room = Room { sfu, feedback, endpoints: BTreeMap::new(), events, scheduled: None };
+        self.rooms.insert(conference, room);
+    }
+
+    fn handle_request(
+        &mut self,
+        now: Instant,
+        conference: ConferenceId,
+        request: BridgeRequest,
+        flush: &mut dyn Flush,
+    ) {
+        match request {
+            BridgeRequest::Allocate { endpoint, capabilities } => {
+                self.allocate(now, conference, endpoint, capabilities, flush)
+            }
+            BridgeRequest::SetTransport { endpoint, transport } => {
+                self.set_transport(now, conference, &endpoint, transport, flush);
+            }
+            BridgeRequest::SetSources { endpoint, sources } => {
+                if let Some(slot) = self.slot_of(conference, &endpoint) {
+                    self.with_room(slot, flush, |sfu, _, out| sfu.set_sources(now, key_of(slot), &sources, out));
+                }
+            }
+            BridgeRequest::SetInitialLastN { endpoint, last_n } => {
+                if let Some(slot) = self.slot_of(conference, &endpoint) {
+                    self.with_room(slot, flush, |sfu, _, out| sfu.set_initial_last_n(now, key_of(slot), last_n, out));
+                }
+            }
+            BridgeRequest::ForceMute { endpoint, audio, video } => {
+                if let Some(slot) = self.slot_of(conference, &endpoint) {
+                    self.with_room(slot, flush, |sfu, _, _| sfu.set_force_mute(key_of(slot), audio, video));
+                }
+            }
+            BridgeRequest::RestartIce { endpoint } => self.restart_ice(now, conference, &endpoint),
+            BridgeRequest::Expire { endpoint } => {
+                if let Some(slot) = self.slot_of(conference, &endpoint) {
+                    self.remove(now, slot, flush);
+                }
+            }
+            BridgeRequest::ExpireConference => self.expire_conference(conference),
+        }
+    }
+
+    fn allocate(
+        &mut self,
+        now: Instant,
+        conference: ConferenceId,
+        id: EndpointId,
+        capabilities: Capabilities,
+        flush: &mut dyn Flush,
+    ) {
+        if let Some(slot) = self.slot_of(conference, &id) {
+            self.remove(now, slot, flush);
+        }
+        let Some(room) = self.rooms.get_mut(&conference) else { return };
+        if self.slots.len() >= self.settings.endpoints_max {
+            room.events.event(BridgeEvent::Refused { endpoint: id, refusal: Refusal::Full });
+            return;
+        }
+        let ice = ice_credentials();
+        let password = secret(24);
+        let transport = Transport::new(now, Role::Bridge, &self.identity, ice.clone(), &self.settings.locals);
+        let slot = self.slots.insert(Endpoint::new(now, transport, conference, id.clone()));
+        self.by_ufrag.insert(ice.ufrag.clone(), slot);
+        self.registry.insert(conference, id.clone(), password.clone());
+        let channel =
+            ChannelAddress { bridge: self.settings.bridge.clone(), conference, endpoint: id.clone(), password };
+        self.slots[slot].ufrags.push(ice.ufrag.clone());
+        self.slots[slot].channel_address = Some(channel.clone());
+        let fingerprint = self.identity.fingerprint(OFFERED_SETUP);
+        let transport = LocalTransport { ice, fingerprint, candidates: self.settings.candidates.clone(), channel };
+        room.endpoints.insert(id.clone(), slot);
+        room.sfu.add_endpoint(now, key_of(slot), id.clone(), capabilities);
+        room.events.event(BridgeEvent::Allocated { endpoint: id.clone(), transport, feedback: room.feedback });
+        debug!(%conference, endpoint = %id, "endpoint allocated");
+        self.reschedule(now, slot);
+    }
+
+    fn set_transport(
+        &mut self,
+        now: Instant,
+        conference: ConferenceId,
+        endpoint: &EndpointId,
+        remote: RemoteTransport,
+        flush: &mut dyn Flush,
+    ) {
+        let Some(slot) = self.slot_of(conference, endpoint) else { return };
+        self.slots[slot].answered.get_or_insert(now);
+        self.handle_transport(now, slot, flush, |endpoint, wire, events| {
+            endpoint.transport.set_remote(now, &remote.ice, remote.fingerprint, remote.ice_generation, wire, events);
+        });
+    }
+
+    fn restart_ice(&mut self, now: Instant, conference: ConferenceId, id: &EndpointId) {
+        let Some(slot) = self.slot_of(conference, id) else { return };
+        let ice = ice_credentials();
+        let endpoint = &mut self.slots[slot];
+        let Some(channel) = endpoint.channel_address.clone() else { return };
+        let generation = endpoint.transport.restart_ice(now, ice.clone());
+        // The current agent and the newest restart: earlier restarts are forgotten.
+        if endpoint.ufrags.is_full() {
+            self.by_ufrag.remove(&endpoint.ufrags.remove(1));
+        }
+        endpoint.ufrags.push(ice.ufrag.clone());
+        self.by_ufrag.insert(ice.ufrag.clone(), slot);
+        let fingerprint = self.identity.fingerprint(OFFERED_SETUP);
+        let transport = LocalTransport { ice, fingerprint, candidates: self.settings.candidates.clone(), channel };
+        if let Some(room) = self.rooms.get(&conference) {
+            room.events.event(BridgeEvent::Restarted { endpoint: id.clone(), transport, generation });
+        }
+        self.reschedule(now, slot);
+    }
+
+    fn attach(
+        &mut self,
+        now: Instant,
+        conference: ConferenceId,
+        endpoint: &EndpointId,
+        sink: Arc<dyn ChannelSink>,
+        flush: &mut dyn Flush,
+    ) {
+        let Some(slot) = self.slot_of(conference, endpoint) else {
+            sink.close(1001, "endpoint closed");
+            return;
+        };
+        if let Some(replaced) = self.slots[slot].channel.replace(sink) {
+            replaced.close(1000, "replaced");
+        }
+        self.with_room(slot, flush, |sfu, _, out| sfu.handle_channel_open(now, key_of(slot), out));
+    }
+
+    fn slot_of(&self, conference: ConferenceId, endpoint: &EndpointId) -> Option<usize> {
+        self.rooms.get(&conference)?.endpoints.get(endpoint).copied()
+    }
+
+    /// A check names its user; an answer to one of ours comes from an address that we know, or that we were told.
+    fn slot_of_check(&mut self, remote: SocketAddr, bytes: &[u8]) -> Option<usize> {
+        let slot = match username_of(bytes) {
+            Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
+            None => self.by_address.get(&remote).copied(),
+        };
+        self.counters.dropped_unknown_user += u64::from(slot.is_none());
+        slot
+    }
+
+    fn handle_media(&mut self, now: Instant, slot: usize, remote: SocketAddr, bytes: &mut [u8], flush: &mut dyn Flush) {
+        let Some(endpoint) = self.slots.get_mut(slot) else { return };
+        let is_rtcp = tertulia_rtp::is_rtcp(bytes);
+        let opened = if is_rtcp {
+            endpoint.transport.open_rtcp(now, remote, bytes)
+        } else {
+            endpoint.transport.open_rtp(now, remote, bytes)
+        };
+        let len = match opened {
+            Ok(len) => len,
+            Err(refused) => {
+                let counter = match refused {
+                    OpenError::Replayed => &mut self.counters.dropped_replayed,
+                    OpenError::Forged => &mut self.counters.dropped_forged,
+                    OpenError::Malformed | OpenError::TooManyStreams => &mut self.counters.dropped_malformed,
+                };
+                *counter += 1;
+                return;
+            }
+        };
+        endpoint.last_heard = now;
+        endpoint.heard_by_sfu(now);
+        self.with_room(slot, flush, |sfu, egress, out| {
+            if is_rtcp {
+                sfu.handle_rtcp(now, key_of(slot), &bytes[..len], egress);
+            } else {
+                sfu.handle_rtp(now, key_of(slot), &bytes[..len], egress, out);
+            }
+        });
+    }
+
+    /// Runs something on a transport and then everything that follows from it.
+    fn handle_transport(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        flush: &mut dyn Flush,
+        run: impl FnOnce(&mut Endpoint, &mut BatchWire<'_>, &mut Vec<Event>),
+    ) {
+        let mut events = std::mem::take(&mut self.events);
+        let Some(endpoint) = self.slots.get_mut(slot) else { return };
+        run(endpoint, &mut BatchWire { batch: &mut self.batch, flush }, &mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Address(address) => self.learn_address(now, slot, address),
+                Event::Connected(profile) => self.connected(now, slot, profile, flush),
+                Event::Ended(end) => self.ended(now, slot, end, flush),
+            }
+        }
+        self.events = events;
+        self.reschedule(now, slot);
+    }
+
+    /// An address belongs to the first who proved it, until they are silent.
+    fn learn_address(&mut self, now: Instant, slot: usize, address: SocketAddr) {
+        let owner = self.by_address.get(&address).and_then(|owner| self.slots.get(*owner));
+        if owner.is_some_and(|owner| now.saturating_duration_since(owner.last_heard) < Duration::from_secs(8)) {
+            return;
+        }
+        if let Some(previous) = self.by_address.insert(address, slot).filter(|previous| *previous != slot)
+            && let Some(previous) = self.slots.get_mut(previous)
+        {
+            previous.addresses.retain(|known| *known != address);
+        }
+        let endpoint = &mut self.slots[slot];
+        endpoint.last_heard = now;
+        // The transport lets 16 addresses in, so this has room.
+        let _ = endpoint.addresses.try_push(address);
+    }
+
+    fn connected(&mut self, now: Instant, slot: usize, profile: Profile, flush: &mut dyn Flush) {
+        let counter = match profile {
+            Profile::AeadAes256Gcm => &mut self.counters.connected_aead_256,
+            Profile::AeadAes128Gcm => &mut self.counters.connected_aead_128,
+            Profile::AesCm128HmacSha1 => &mut self.counters.connected_sha1,
+        };
+        *counter += 1;
+        let endpoint = &mut self.slots[slot];
+        endpoint.connected = true;
+        endpoint.last_heard = now;
+        let (conference, id) = (endpoint.conference, endpoint.id.clone());
+        let took_ms = now.saturating_duration_since(endpoint.created).as_millis();
+        info!(%conference, endpoint = %id, ?profile, took_ms, "endpoint connected");
+        self.with_room(slot, flush, |sfu, _, out| sfu.handle_connected(now, key_of(slot), out));
+        if let Some(room) = self.rooms.get(&conference) {
+            room.events.event(BridgeEvent::Connected { endpoint: id });
+        }
+    }
+
+    fn ended(&mut self, now: Instant, slot: usize, end: End, flush: &mut dyn Flush) {
+        let reason = match end {
+            End::WrongCertificate | End::NoProfile => {
+                self.counters.failed_certificate += 1;
+                ExpireReason::Insecure
+            }
+            End::Handshake => {
+                self.counters.failed_handshake += 1;
+                ExpireReason::NeverConnected
+            }
+            End::Closed => ExpireReason::Silent,
+        };
+        self.expire(now, slot, reason, flush);
+    }
+
+    fn endpoint_timeout(&mut self, now: Instant, slot: usize, at: Instant, flush: &mut dyn Flush) {
+        let Some(endpoint) = self.slots.get_mut(slot).filter(|endpoint| endpoint.scheduled == Some(at)) else { return };
+        endpoint.scheduled = None;
+        if let Some(reason) = endpoint.overdue(now) {
+            self.expire(now, slot, reason, flush);
+            return;
+        }
+        self.guarded(slot, |worker| {
+            worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
+                endpoint.transport.on_timeout(now, wire, events)
+            });
+        });
+    }
+
+    fn expire(&mut self, now: Instant, slot: usize, reason: ExpireReason, flush: &mut dyn Flush) {
+        let Some(endpoint) = self.slots.get(slot) else { return };
+        let (conference, id) = (endpoint.conference, endpoint.id.clone());
+        info!(%conference, endpoint = %id, ?reason, "endpoint expired");
+        self.remove(now, slot, flush);
+        if let Some(room) = self.rooms.get(&conference) {
+            room.events.event(BridgeEvent::Expired { endpoint: id, reason });
+        }
+    }
+
+    /// Forgets an endpoint; its conference stays until the room expires it.
+    fn remove(&mut self, now: Instant, slot: usize, flush: &mut dyn Flush) {
+        self.with_room(slot, flush, |sfu, _, out| sfu.remove_endpoint(now, key_of(slot), out));
+        let Some(endpoint) = self.slots.try_remove(slot) else { return };
+        if let Some(room) = self.rooms.get_mut(&endpoint.conference) {
+            room.endpoints.remove(&endpoint.id);
+        }
+        self.forget(slot, &endpoint);
+    }
+
+    fn expire_conference(&mut self, conference: ConferenceId) {
+        let Some(room) = self.rooms.remove(&conference) else { return };
+        for slot in room.endpoints.into_values() {
+            if let Some(endpoint) = self.slots.try_remove(slot) {
+                self.forget(slot, &endpoint);
+            }
+        }
+    }
+
+    fn forget(&mut self, slot: usize, endpoint: &Endpoint) {
+        for ufrag in &endpoint.ufrags {
+            self.by_ufrag.remove(ufrag);
+        }
+        for address in &endpoint.addresses {
+            if self.by_address.get(address) == Some(&slot) {
+                self.by_address.remove(address);
+            }
+        }
+        self.registry.remove(endpoint.conference, &endpoint.id);
+        if let Some(channel) = &endpoint.channel {
+            channel.close(1001, "endpoint closed");
+        }
+    }
+
+    /// Runs something on the conference of an endpoint and then everything that follows from it.
+    fn with_room(
+        &mut self,
+        slot: usize,
+        flush: &mut dyn Flush,
+        run: impl FnOnce(&mut Conference, &mut BatchEgress<'_>, &mut Vec<Output>),
+    ) {
+        let Some(conference) = self.slots.get(slot).map(|endpoint| endpoint.conference) else { return };
+        let Some(room) = self.rooms.get_mut(&conference) else { return };
+        let mut out = std::mem::take(&mut self.outputs);
+        let mut egress = BatchEgress { slots: &mut self.slots, batch: &mut self.batch, flush };
+        run(&mut room.sfu, &mut egress, &mut out);
+        for output in out.drain(..) {
+            match output {
+                Output::Channel { to, text } => {
+                    if let Some(endpoint) = self.slots.get_mut(slot_of_key(to)) {
+                        endpoint.tell(&text);
+                    }
+                }
+                Output::Event(event) => room.events.event(event),
+            }
+        }
+        self.outputs = out;
+        let next = room.sfu.next_timeout();
+        self.timers.schedule(&mut room.scheduled, Timer::Conference(conference), next);
+    }
+
+    fn reschedule(&mut self, now: Instant, slot: usize) {
+        let Some(endpoint) = self.slots.get_mut(slot) else { return };
+        let conference = endpoint.conference;
+        let heard = endpoint.take_activity();
+        let next = endpoint.next_timeout();
+        self.timers.schedule(&mut endpoint.scheduled, Timer::Endpoint(slot), next);
+        if let Some(room) = self.rooms.get_mut(&conference) {
+            if heard {
+                room.sfu.handle_activity(now, key_of(slot));
+            }
+            let next = room.sfu.next_timeout();
+            self.timers.schedule(&mut room.scheduled, Timer::Conference(conference), next);
+        }
+    }
+
+    /// A defect of ours may cost the conference that met it, never the worker.
+    fn guarded(&mut self, slot: usize, run: impl FnOnce(&mut Self)) {
+        let Some(conference) = self.slots.get(slot).map(|endpoint| endpoint.conference) else { return };
+        if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
+            self.counters.panics += 1;
+            error!(%conference, "a defect ended a conference");
+            let events = self.rooms.get(&conference).map(|room| Arc::clone(&room.events));
+            self.expire_conference(conference);
+            if let Some(events) = events {
+                events.event(BridgeEvent::Lost);
+            }
+        }
+    }
+}
+
+fn key_of(slot: usize) -> EndpointKey {
+    EndpointKey(u32::try_from(slot).unwrap_or(u32::MAX))
+}
+
+fn slot_of_key(key: EndpointKey) -> usize {
+    usize::try_from(key.0).unwrap_or(usize::MAX)
+}
+
+/// ICE's and DTLS's way out.
+struct BatchWire<'a> {
+    batch: &'a mut Batch,
+    flush: &'a mut dyn Flush,
+}
+
+impl Wire for BatchWire<'_> {
+    fn datagram(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+        self.batch.push(self.flush, |slot| {
+            slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            Some((bytes.len(), local, remote))
+        });
+    }
+}
+
+/// Media's way out: plaintext in, sealed in place.
+struct BatchEgress<'a> {
+    slots: &'a mut Slab<Endpoint>,
+    batch: &'a mut Batch,
+    flush: &'a mut dyn Flush,
+}
+
+impl Egress for BatchEgress<'_> {
+    fn rtp(&mut self, to: EndpointKey, write: impl FnOnce(&mut [u8]) -> usize) {
+        let Some(endpoint) = self.slots.get_mut(slot_of_key(to)) else { return };
+        self.batch.push(self.flush, |slot| {
+            let len = write(&mut slot[..PLAINTEXT_MAX]);
+            if len == 0 { None } else { endpoint.transport.seal_rtp(slot, len) }
+        });
+    }
+
+    fn rtcp(&mut self, to: EndpointKey, compound: &[u8]) {
+        let Some(endpoint) = self.slots.get_mut(slot_of_key(to)) else { return };
+        self.batch.push(self.flush, |slot| {
+            slot.get_mut(..compound.len())?.copy_from_slice(compound);
+            endpoint.transport.seal_rtcp(slot, compound.len())
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! A worker and clients in virtual time, all datagrams passed by hand.
+
+use super::*;
+use crate::transport::Profile;
+use std::sync::Mutex;
+use tertulia_model::{DtlsSetup, MediaKind, Source, SourceName, SourceSet, VideoType};
+
+#[derive(Default)]
+struct Log(Mutex<Vec<BridgeEvent>>);
+
+impl EventSink for Log {
+    fn event(&self, event: BridgeEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+/// Keeps what would be sent.
+#[derive(Default)]
+struct Sent(Vec<(SocketAddr, SocketAddr, Vec<u8>)>);
+
+impl Flush for Sent {
+    fn flush(&mut self, batch: &Batch) {
+        self.0.extend(batch.iter().map(|(entry, bytes)| (entry.local, entry.remote, bytes.to_vec())));
+    }
+}
+
+impl Wire for Sent {
+    fn datagram(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+        self.0.push((local, remote, bytes.to_vec()));
+    }
+}
+
+struct Client {
+    id: EndpointId,
+    address: SocketAddr,
+    transport: Transport,
+    events: Vec<Event>,
+    received: Vec<Vec<u8>>,
+}
+
+struct World {
+    now: Instant,
+    worker: Worker,
+    clients: Vec<Client>,
+    log: Arc<Log>,
+    identity: Identity,
+}
+
+const LOCAL: &str = "10.0.0.1:10000";
+const ROOM: ConferenceId = ConferenceId(7);
+const FULL: Capabilities = Capabilities { audio: true, video: true, rtx: true, transport_cc: true, source_names: true };
+
+impl World {
+    fn new() -> Self {
+        let identity = Identity::generate().unwrap();
+        let settings = Settings {
+            locals: vec![LOCAL.parse().unwrap()],
+            candidates: Vec::new(),
+            bridge: "b".into(),
+            endpoints_max: 100,
+        };
+        let mut worker = Worker::new(settings, identity.clone(), Arc::new(Registry::default()));
+        let log = Arc::new(Log::default());
+        let now = Instant::now();
+        let events: Arc<dyn EventSink> = Arc::clone(&log) as Arc<dyn EventSink>;
+        worker.handle_command(now, Command::Open { conference: ROOM, events }, &mut Sent::default());
+        Self { now, worker, clients: Vec::new(), log, identity }
+    }
+
+    fn request(&mut self, request: BridgeRequest) -> Sent {
+        let mut sent = Sent::default();
+        self.worker.handle_command(self.now, Command::Request { conference: ROOM, request }, &mut sent);
+        sent
+    }
+
+    fn join(&mut self, name: &str) {
+        let id = EndpointId::parse(name).unwrap();
+        self.request(BridgeRequest::Allocate { endpoint: id.clone(), capabilities: FULL });
+        let allocated = self.log.0.lock().unwrap().iter().rev().find_map(|event| match event {
+            BridgeEvent::Allocated { endpoint, transport, .. } if *endpoint == id => Some(transport.clone()),
+            _ => None,
+        });
+        let offer = allocated.expect("allocated");
+        let number = u16::try_from(self.clients.len()).unwrap();
+        let address = SocketAddr::new("10.0.0.2".parse().unwrap(), 5_000 + number);
+        let ice = ice_credentials();
+        let identity = Identity::generate().unwrap();
+        let mut client = Client {
+            id: id.clone(),
+            address,
+            transport: Transport::new(self.now, Role::Client, &identity, ice.clone(), &[address]),
+            events: Vec::new(),
+            received: Vec::new(),
+        };
+        let mut sent = Sent::default();
+        let print = self.identity.fingerprint(DtlsSetup::Passive);
+        client.transport.set_remote(self.now, &offer.ice, Some(print), None, &mut sent, &mut client.events);
+        client.transport.add_remote_address(self.now, LOCAL.parse().unwrap(), &mut sent, &mut client.events);
+        self.clients.push(client);
+        let fingerprint = Some(identity.fingerprint(DtlsSetup::Active));
+        let transport = RemoteTransport { ice, fingerprint, ice_generation: None };
+        let more = self.request(BridgeRequest::SetTransport { endpoint: id.clone(), transport });
+        let name = SourceName::of(&id, MediaKind::Audio, 0);
+        let ssrc = Ssrc(100 + u32::from(number));
+        let source = Source { ssrc, kind: MediaKind::Audio, name, msid: None, video_type: VideoType::Camera };
+        self.request(BridgeRequest::SetSources {
+            endpoint: id,
+            sources: SourceSet { sources: vec![source], groups: vec![] },
+        });
+        self.pass(sent);
+        self.pass(more);
+    }
+
+    /// Delivers until nothing flies.
+    fn pass(&mut self, sent: Sent) {
+        let mut flying = sent.0;
+        while let Some((from, to, mut bytes)) = flying.pop() {
+            let mut next = Sent::default();
+            if to == LOCAL.parse().unwrap() {
+                self.worker.handle_datagram(self.now, to, from, &mut bytes, &mut next);
+            } else if let Some(client) = self.clients.iter_mut().find(|client| client.address == to) {
+                match bytes[0] {
+                    0..=3 => client.transport.handle_stun(self.now, to, from, &bytes, &mut next, &mut client.events),
+                    20..=63 => client.transport.handle_dtls(self.now, &bytes, &mut next, &mut client.events),
+                    _ if tertulia_rtp::is_rtcp(&bytes) => {}
+                    _ => {
+                        let len = client.transport.open_rtp(self.now, from, &mut bytes).expect("opens");
+                        client.received.push(bytes[..len].to_vec());
+                    }
+                }
+            }
+            flying.splice(0..0, next.0);
+        }
+    }
+
+    fn run(&mut self, ms: u64) {
+        for _ in 0..ms / 10 {
+            self.now += Duration::from_millis(10);
+            let mut sent = Sent::default();
+            self.worker.on_timeout(self.now, &mut sent);
+            for client in &mut self.clients {
+                client.transport.on_timeout(self.now, &mut sent, &mut client.events);
+            }
+            self.pass(sent);
+        }
+    }
+
+    fn seal(&mut self, client: usize, sequence: u16) -> Vec<u8> {
+        let ssrc = 100 + u8::try_from(client).unwrap();
+        let mut packet = vec![0x80, 111, (sequence >> 8) as u8, sequence as u8, 0, 0, 0, 0, 0, 0, 0, ssrc, 9, 9, 9];
+        let len = packet.len();
+        packet.resize(len + 40, 0);
+        let (len, ..) = self.clients[client].transport.seal_rtp(&mut packet, len).expect("connected");
+        packet.truncate(len);
+        packet
+    }
+
+    fn send(&mut self, client: usize, bytes: Vec<u8>) {
+        let from = self.clients[client].address;
+        self.pass(Sent(vec![(from, LOCAL.parse().unwrap(), bytes)]));
+    }
+}
+
+#[test]
+fn two_clients_hear_each_other_and_nothing_is_left_when_they_are_gone() {
+    let mut world = World::new();
+    world.join("ana");
+    world.join("bo");
+    world.run(500);
+    let profiles = |client: &Client| client.events.contains(&Event::Connected(Profile::AeadAes256Gcm));
+    assert!(world.clients.iter().all(profiles));
+    let packet = world.seal(0, 1);
+    world.send(0, packet);
+    assert_eq!(world.clients[1].received.len(), 1);
+    assert!(world.clients[0].received.is_empty());
+    for id in ["ana", "bo"] {
+        world.request(BridgeRequest::Expire { endpoint: EndpointId::parse(id).unwrap() });
+    }
+    assert_eq!(world.worker.held(), (1, 0, 0, 0));
+    world.request(BridgeRequest::ExpireConference);
+    assert_eq!(world.worker.held(), (0, 0, 0, 0));
+    assert_eq!(world.worker.registry.len(), 0);
+}
+
+#[test]
+fn garbage_replays_and_strangers_are_dropped_and_counted() {
+    let mut world = World::new();
+    world.join("ana");
+    world.join("bo");
+    world.run(500);
+    let packet = world.seal(0, 1);
+    world.send(0, packet.clone());
+    world.send(0, packet.clone());
+    let mut forged = world.seal(0, 2);
+    forged[14] ^= 1;
+    world.send(0, forged);
+    let stranger: SocketAddr = "10.9.9.9:9".parse().unwrap();
+    for mut bytes in [packet, vec![], vec![5; 40], vec![0; 20], vec![22; 60], vec![0x80; 12]] {
+        world.worker.handle_datagram(world.now, LOCAL.parse().unwrap(), stranger, &mut bytes, &mut Sent::default());
+    }
+    let counters = *world.worker.counters();
+    assert_eq!((counters.dropped_replayed, counters.dropped_forged), (1, 1));
+    assert_eq!(
+        (counters.dropped_unknown_address, counters.dropped_unknown_protocol, counters.dropped_unknown_user),
+        (3, 2, 1)
+    );
+    assert_eq!(world.clients[1].received.len(), 1);
+}
+
+#[test]
+fn one_who_never_connects_and_one_who_falls_silent_are_given_up() {
+    let mut world = World::new();
+    world.join("ana");
+    world.join("bo");
+    world.run(500);
+    let late = EndpointId::parse("late").unwrap();
+    world.request(BridgeRequest::Allocate { endpoint: late.clone(), capabilities: FULL });
+    world.clients.pop();
+    world.run(125_000);
+    let log = world.log.0.lock().unwrap().clone();
+    let bo = EndpointId::parse("bo").unwrap();
+    assert!(log.contains(&BridgeEvent::Activity { endpoint: bo.clone(), active: false }));
+    assert!(log.contains(&BridgeEvent::Expired { endpoint: bo, reason: ExpireReason::Silent }));
+    assert!(log.contains(&BridgeEvent::Expired { endpoint: late, reason: ExpireReason::NeverConnected }));
+    assert_eq!(world.worker.held().1, 1, "ana's consent checks keep her");
+    assert_eq!(world.clients[0].id.as_str(), "ana");
+}
+
+#[test]
+fn a_full_worker_refuses_and_says_so() {
+    let mut world = World::new();
+    for n in 0..101 {
+        let endpoint = EndpointId::parse(&format!("p{n}")).unwrap();
+        world.request(BridgeRequest::Allocate { endpoint, capabilities: FULL });
+    }
+    let refused = BridgeEvent::Refused { endpoint: EndpointId::parse("p100").unwrap(), refusal: Refusal::Full };
+    assert_eq!(world.log.0.lock().unwrap().last(), Some(&refused));
+}
