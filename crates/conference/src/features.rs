@@ -1,0 +1,42 @@
+//! What a client can do, as it says in service discovery (XEP-0030, XEP-0115).
+
+use tertulia_model::Capabilities;
+use tertulia_xmpp::{Element, ns};
+
+/// What the focus makes of a client's features. Read once, at the first invitation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Features {
+    pub(crate) capabilities: Capabilities,
+    pub(crate) json_sources: bool,
+}
+
+impl Features {
+    /// For clients that do not answer.
+    pub(crate) const DEFAULT: Self = Self {
+        capabilities: Capabilities { audio: true, video: true, rtx: false, transport_cc: false, source_names: false },
+        json_sources: false,
+    };
+
+    /// Reads a disco#info answer.
+    pub(crate) fn read(query: &Element) -> Self {
+        let has = |var: &str| {
+            query.children().any(|child| child.is("feature", ns::DISCO_INFO) && child.attr("var") == Some(var))
+        };
+        Self {
+            capabilities: Capabilities {
+                audio: has("urn:xmpp:jingle:apps:rtp:audio"),
+                video: has("urn:xmpp:jingle:apps:rtp:video"),
+                rtx: has("urn:ietf:rfc:4588"),
+                transport_cc: has("http://jitsi.org/tcc"),
+                source_names: has("http://jitsi.org/source-name"),
+            },
+            json_sources: has("http://jitsi.org/json-encoded-sources"),
+        }
+    }
+}
+
+/// `node#ver` of the caps in a presence: names the answer that the client would give.
+pub(crate) fn caps_node(presence: &Element) -> Option<String> {
+    let caps = presence.child("c", ns::CAPS)?;
+    Some(format!("{}#{}", caps.attr("node")?, caps.attr("ver")?))
+}
