@@ -131,9 +131,14 @@ impl Conference {
     pub(crate) fn handle_bridge(&mut self, now: Instant, event: BridgeEvent, out: &mut Vec<Output>) {
         match event {
             BridgeEvent::Allocated { endpoint, transport, feedback } => {
-                self.offer(&endpoint, &transport, feedback, out)
+                if self.is_last_allocation(&endpoint) {
+                    self.offer(&endpoint, &transport, feedback, out);
+                }
             }
             BridgeEvent::Refused { endpoint, .. } => {
+                if !self.is_last_allocation(&endpoint) {
+                    return;
+                }
                 if let Some(occupant) = self.occupants.get_mut(&endpoint) {
                     occupant.retire_session(Session::Uninvited);
                 }
