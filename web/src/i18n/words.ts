@@ -16,7 +16,7 @@ const LOADERS: Readonly<Record<Language, () => Promise<Words>>> = {
 export function pickLanguage(asked: string | null, preferred: readonly string[]): Language {
   for (const tag of [asked ?? "", ...preferred]) {
     const [primary = ""] = tag.toLowerCase().split(/[-_]/);
-    if (primary in LOADERS) return primary as Language;
+    if (Object.hasOwn(LOADERS, primary)) return primary as Language;
   }
   return "en";
 }

@@ -128,7 +128,7 @@ export class Link {
       streamManagement: {
         // Outlives a socket, not the page: a reloaded page is another occupant.
         storage: {
-          load: () => this.#kept,
+          load: () => this.#kept as never,
           save: (_key: string, state: ResumeState) => {
             if (connection === this.#connection) this.#kept = state;
           },

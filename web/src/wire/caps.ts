@@ -20,11 +20,12 @@ export const FEATURES = [
   "urn:xmpp:jingle:apps:rtp:audio",
   "urn:xmpp:jingle:apps:rtp:video",
   "urn:xmpp:jingle:transports:ice-udp:1",
+  "urn:xmpp:rayo:client:1",
 ] as const;
 
 const NODE = "urn:tertulia:web";
 /** base64(SHA-1) of the features, each followed by `<` (XEP-0115 §5.1). A test keeps it equal to the list. */
-export const CAPS_HASH = "UB/GGTX2y+Sx6BpPbBG3pLbMPLo=";
+export const CAPS_HASH = "bCkpPTEpgXt0QtgIc2YVV/F3iys=";
 
 export function capsElement(): Xml {
   return el("c", { xmlns: NS.caps, hash: "sha-1", node: NODE, ver: CAPS_HASH });
