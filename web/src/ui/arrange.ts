@@ -12,7 +12,7 @@ export interface TileSize {
 const WIDEST = 16 / 9;
 /** On a phone held upright tiles may be taller than wide; elsewhere they keep the shape of a picture. */
 const NARROW_SPACE_PX = 600;
-const TALLEST_NARROW = 4 / 5;
+const TALLEST_NARROW = 3 / 4;
 const TALLEST_WIDE = 4 / 3;
 /** Smaller tiles are of no use: from there on the page scrolls. */
 const LOWEST_PX = 96;
