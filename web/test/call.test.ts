@@ -303,9 +303,11 @@ describe("leaving", () => {
 
 describe("devices", () => {
   test("that fail are told of, and the meeting goes on", () => {
-    const meeting = new Meeting().do({ kind: "toggle", device: "camera" }).do({ kind: "device", device: "camera", state: { kind: "trouble", trouble: "missing" } });
-    expect(meeting.notices()).toEqual(["trouble"]);
-    expect(meeting.do({ kind: "join", name: "" }).call.kind).toBe("connecting");
+    const missing: CallEvent = { kind: "device", device: "camera", state: { kind: "trouble", trouble: "missing" } };
+    expect(new Meeting().enter().do({ kind: "toggle", device: "camera" }).do(missing).notices()).toEqual(["trouble"]);
+    const before = new Meeting().do({ kind: "toggle", device: "camera" }).do(missing);
+    expect(before.notices()).toEqual([]);
+    expect(before.do({ kind: "join", name: "" }).call).toMatchObject({ kind: "connecting", devices: { camera: { kind: "trouble", trouble: "missing" } } });
   });
   test("switched off while they start stay off", () => {
     const meeting = new Meeting().do({ kind: "toggle", device: "camera" }).do({ kind: "toggle", device: "camera" }).do({ kind: "device", device: "camera", state: { kind: "on" } });

@@ -48,7 +48,8 @@ export function deviceChanged(call: Call, device: Device, state: DeviceState): S
   // What was switched off meanwhile stays off.
   if (call.devices[device].kind === "off" && state.kind !== "trouble") return { call, effects: [] };
   const changed = withDevice(call, device, state);
-  if (state.kind !== "trouble") return changed;
+  // Before a meeting the page has a place of its own for it.
+  if (state.kind !== "trouble" || !isInRoom(call)) return changed;
   return { call: changed.call, effects: [...changed.effects, { kind: "notice", notice: { kind: "trouble", device, trouble: state.trouble } }] };
 }
 

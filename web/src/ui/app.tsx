@@ -18,7 +18,7 @@ export function MeetingPage({ scene }: { readonly scene: Scene }): JSX.Element {
   return (
     <>
       {call.kind === "left" ? <Left scene={scene} why={call.why} /> : inside ? <Room scene={scene} /> : <Prejoin scene={scene} />}
-      <Toasts />
+      {inside && <Toasts />}
     </>
   );
 }

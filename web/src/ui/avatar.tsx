@@ -1,6 +1,7 @@
 /** Stands for somebody whose camera is off: initials on a colour of their own. */
 
 import type { JSX } from "preact";
+import { Icon } from "./icons";
 
 /** Hues that sit well with the page, light or dark; chosen by the name so that a person keeps theirs. */
 const HUES = 8;
@@ -8,7 +9,7 @@ const HUES = 8;
 export function Avatar({ name, seed }: { readonly name: string; readonly seed: string }): JSX.Element {
   return (
     <span class={`avatar hue-${hueOf(name || seed)}`} aria-hidden="true">
-      {initials(name)}
+      {initials(name) || <Icon name="person" />}
     </span>
   );
 }
@@ -16,7 +17,7 @@ export function Avatar({ name, seed }: { readonly name: string; readonly seed: s
 function initials(name: string): string {
   const words = name.split(/\s+/).filter((word) => word !== "");
   const letters = [words[0], words.length > 1 ? words.at(-1) : undefined].map((word) => [...(word ?? "")][0] ?? "");
-  return letters.join("").toUpperCase() || "·";
+  return letters.join("").toUpperCase();
 }
 
 function hueOf(text: string): number {

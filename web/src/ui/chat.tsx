@@ -15,7 +15,11 @@ export function Chat({ scene }: { readonly scene: Scene }): JSX.Element {
   const list = useRef<HTMLOListElement>(null);
   const field = useRef<HTMLTextAreaElement>(null);
   const [text, setText] = useState("");
-  useEffect(() => field.current?.focus(), []);
+  useEffect(() => {
+    field.current?.focus();
+    // Back to where the chat was opened from.
+    return () => document.querySelector<HTMLElement>("[data-testid=chat]")?.focus({ preventScroll: true });
+  }, []);
   useEffect(() => list.current?.lastElementChild?.scrollIntoView({ block: "end" }), [chat.length]);
   const send = (): void => {
     meeting.dispatch({ kind: "say", body: text, id: crypto.randomUUID(), at: Date.now() });

@@ -132,7 +132,8 @@ function trouble(call: Call): string | null {
   if (!isInRoom(call)) return call.kind === "connecting" || call.kind === "asking" ? w.rejoining : null;
   if (call.link === "lost") return w.linkLost;
   const ice = call.session?.ice;
-  return ice === "interrupted" || ice === "restarting" ? w.mediaLost : null;
+  const mending = call.restarts > 0 && ice !== "connected";
+  return mending || ice === "interrupted" || ice === "restarting" ? w.mediaLost : null;
 }
 
 function Sounds({ scene }: { readonly scene: Scene }): JSX.Element {
