@@ -5,6 +5,11 @@ import type { RoomName } from "./model";
 /** Characters that a room's name cannot hold. */
 const STRIPPED = /[:?#[\]@!$&'()*+,;=><"/]/g;
 
+/** A written name without what no room's name can hold. */
+export function cleanName(written: string): string {
+  return written.replace(STRIPPED, "");
+}
+
 /** Longest room name, encoded; the server's limit. */
 const ROOM_MAX = 200;
 

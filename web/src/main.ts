@@ -9,6 +9,7 @@ import { loadWords, pickLanguage, words } from "./i18n/words";
 import { Devices } from "./media/devices";
 import { Meeting } from "./meeting";
 import { listenToKeys, TOOLBAR } from "./ui/actions";
+import { randomHex } from "./random";
 import { MeetingPage } from "./ui/app";
 import { Impossible } from "./ui/left";
 import { remember, remembered, rememberVisit } from "./ui/memory";
@@ -96,7 +97,7 @@ function receivableCodecs(order: readonly string[]): readonly string[] {
 /** Names this browser to the focus; means nothing to anybody else. */
 function machineUid(known: string): string {
   if (/^[0-9a-f]{32}$/.test(known)) return known;
-  const fresh = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const fresh = randomHex(16);
   remember({ machineUid: fresh });
   return fresh;
 }

@@ -3,7 +3,8 @@
 import { signal, type ReadonlySignal } from "@preact/signals";
 import { nickOf, step } from "./call/step";
 import { isInRoom, type Call, type CallEvent, type Effect, type IqTag, type Notice, type Timer } from "./call/state";
-import { ownAudio, type SourceName } from "./model";
+import { ownAudio, type EndpointId, type SourceName } from "./model";
+import { randomHex } from "./random";
 import { Channel } from "./media/channel";
 import type { Devices } from "./media/devices";
 import { Levels, Meter } from "./media/levels";
@@ -272,7 +273,6 @@ export class Meeting {
 }
 
 /** For servers whose user names are no UUIDs. */
-function randomNick(): ReturnType<typeof nickOf> & string {
-  const [value = 0] = crypto.getRandomValues(new Uint32Array(1));
-  return value.toString(16).padStart(8, "0") as ReturnType<typeof nickOf> & string;
+function randomNick(): EndpointId {
+  return randomHex(4) as EndpointId;
 }

@@ -28,7 +28,3 @@ export function meetingName(random: () => number): string {
     if (!UNWANTED.some((word) => letters.includes(word))) return name;
   }
 }
-
-export function cryptoRandom(): number {
-  return crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
-}

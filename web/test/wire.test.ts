@@ -84,6 +84,7 @@ describe("an offer", () => {
     expect(sdp).toContain("a=ssrc-group:FID 3100200301 3100200302");
     expect(sdp.match(/a=candidate/g)).toHaveLength(3);
     expect(sdp).toMatch(/m=video 9 UDP\/TLS\/RTP\/SAVPF 100 96 41 42 /);
+    expect(sdp).not.toContain("sdes:mid");
     expect(sdp.endsWith("\r\n")).toBe(true);
   });
   test("cannot smuggle lines into the description", () => {

@@ -4,6 +4,7 @@
  * Everything that changes a description goes through one loop that works towards the latest wish, one negotiation at a time.
  */
 
+import { randomHex, randomUint32 } from "../random";
 import { ownAudio, ownCamera, ownShare, type EndpointId, type Source, type SourceName } from "../model";
 import type { Device } from "../call/state";
 import type { IceServer } from "../wire/chat";
@@ -44,7 +45,7 @@ export class Peer {
   readonly #options: PeerOptions;
   readonly #pc: RTCPeerConnection;
   /** Tells this session's streams from those of an earlier one under the same name. */
-  readonly #label = randomLabel();
+  readonly #label = randomHex(8);
   #wish: Wish;
   #slots: readonly Slot[];
   #transport: Transport;
@@ -289,10 +290,5 @@ function sendsSimulcast(): boolean {
 
 /** A random SSRC of ten digits: stock clients look groups up by containment of digits. */
 function randomSsrc(): number {
-  const [value = 0] = crypto.getRandomValues(new Uint32Array(1));
-  return 1_000_000_000 + (value % 3_000_000_000);
-}
-
-function randomLabel(): string {
-  return [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return 1_000_000_000 + (randomUint32() % 3_000_000_000);
 }

@@ -35,8 +35,8 @@ interface ResumeHook {
 
 /** One attempt to get through, from opening the socket to the end of the login. */
 const ATTEMPT_MS = 8_000;
-/** Pauses before attempts, each spread by up to as much again; the last repeats. */
-const PAUSES_MS = [400, 1_000, 2_000, 4_000] as const;
+/** Pauses before attempts, each spread by up to half as much again; the last repeats for as long as the server keeps the session. */
+const PAUSES_MS = [400, 800, 1_500, 2_000] as const;
 /** Attempts of a first connection; afterwards there is nothing to lose by telling the person. */
 const FIRST_ATTEMPTS = 3;
 /** How long the server keeps a lost session when it does not say. */
@@ -180,11 +180,11 @@ export class Link {
       return true;
     }, "", "", "");
     const resumed = connection.hasResumed();
-    // What was meant for another session is not said in a new one.
-    const outbox = resumed ? this.#outbox : [];
+    const outbox = this.#outbox;
     this.#outbox = [];
+    // What was meant for another session is not said in a new one; what was said while the socket was down comes before news.
+    if (resumed) for (const stanza of outbox) this.#transmit(stanza);
     this.#emit({ kind: "up", jid: connection.jid, resumed });
-    for (const stanza of outbox) this.send(stanza);
   }
 
   #received(connection: StropheConnection, element: Element): void {
@@ -229,7 +229,7 @@ export class Link {
     this.#stopTimers();
     this.#phase = "waiting";
     const pause = PAUSES_MS[Math.min(this.#attempts, PAUSES_MS.length - 1)] ?? 0;
-    this.#retry = setTimeout(() => this.#open(), pause * (1 + Math.random()));
+    this.#retry = setTimeout(() => this.#open(), pause * (1 + Math.random() / 2));
   }
 
   #ping(): void {

@@ -4,6 +4,7 @@ import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { ChatLine } from "../call/state";
 import { words } from "../i18n/words";
+import { randomHex } from "../random";
 import { CHAT_MAX } from "../wire/chat";
 import { Icon } from "./icons";
 import { chatOpen, type Scene } from "./store";
@@ -22,7 +23,7 @@ export function Chat({ scene }: { readonly scene: Scene }): JSX.Element {
   }, []);
   useEffect(() => list.current?.lastElementChild?.scrollIntoView({ block: "end" }), [chat.length]);
   const send = (): void => {
-    meeting.dispatch({ kind: "say", body: text, id: crypto.randomUUID(), at: Date.now() });
+    meeting.dispatch({ kind: "say", body: text, id: randomHex(12), at: Date.now() });
     setText("");
     field.current?.focus();
   };

@@ -8,7 +8,7 @@ import { words } from "../i18n/words";
 import type { SourceName } from "../model";
 import { arrange, type Space } from "./arrange";
 import { TileSizes } from "./sizes";
-import { enlarged, type Scene } from "./store";
+import { stage as chosenStage, type Scene, type Stage } from "./store";
 import { TileView } from "./tile";
 
 const GAP_PX = 12;
@@ -19,7 +19,12 @@ export function Grid({ scene }: { readonly scene: Scene }): JSX.Element {
   const { meeting } = scene;
   const call = meeting.call.value;
   const tiles = isInRoom(call) ? tilesOf(call) : [];
-  const stage = stageOf(tiles, enlarged.value);
+  const stage = stageOf(tiles, chosenStage.value);
+  const screens = tiles.filter((tile) => tile.shows === "screen" && !tile.own).length;
+  // A new screen is worth a look even to who preferred the grid before.
+  useEffect(() => {
+    if (screens > 0 && chosenStage.peek().kind === "none") chosenStage.value = { kind: "best" };
+  }, [screens]);
   const onStage = useRef<readonly SourceName[]>([]);
   onStage.current = stage === undefined || stage.own ? [] : [stage.source];
   const sizes = useMemo(
@@ -40,8 +45,10 @@ export function Grid({ scene }: { readonly scene: Scene }): JSX.Element {
 }
 
 /** Who is large: the one that was chosen, else the newest screen of somebody else. */
-function stageOf(tiles: readonly Tile[], chosen: string | null): Tile | undefined {
-  return tiles.find((tile) => tile.key === chosen) ?? tiles.findLast((tile) => tile.shows === "screen" && !tile.own);
+function stageOf(tiles: readonly Tile[], chosen: Stage): Tile | undefined {
+  if (chosen.kind === "none") return undefined;
+  const tile = chosen.kind === "tile" ? tiles.find(({ key }) => key === chosen.key) : undefined;
+  return tile ?? tiles.findLast(({ shows, own }) => shows === "screen" && !own);
 }
 
 function Equal({ tiles, view }: { readonly tiles: readonly Tile[]; readonly view: (tile: Tile) => JSX.Element }): JSX.Element {

@@ -64,7 +64,7 @@ function Header({ scene }: { readonly scene: Scene }): JSX.Element {
   );
 }
 
-function CopyLink({ look }: { readonly look: "small" | "wide" }): JSX.Element {
+function CopyLink({ look }: { readonly look: "small" | "wide" }): JSX.Element | null {
   const w = words.value;
   const [copied, setCopied] = useState(false);
   useEffect(() => {
@@ -72,10 +72,13 @@ function CopyLink({ look }: { readonly look: "small" | "wide" }): JSX.Element {
     const timer = setTimeout(() => setCopied(false), 2_000);
     return () => clearTimeout(timer);
   }, [copied]);
+  // Pages that were not opened securely have none; the address bar is there for everybody.
+  const clipboard = (navigator as Partial<Navigator>).clipboard;
+  if (clipboard === undefined) return null;
   const copy = (): void => {
-    navigator.clipboard.writeText(meetingLink()).then(
+    clipboard.writeText(meetingLink()).then(
       () => setCopied(true),
-      () => {}, // not allowed here: the address bar has it as well
+      () => {},
     );
   };
   const label = copied ? w.copied : w.copyLink;

@@ -2,15 +2,16 @@
 
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { roomName, roomTitle } from "../address";
+import { cleanName, roomName, roomTitle } from "../address";
 import { words } from "../i18n/words";
-import { cryptoRandom, meetingName } from "../names";
+import { meetingName } from "../names";
+import { randomUint32 } from "../random";
 import { Icon, Mark } from "./icons";
 import { remember, remembered, type Visit } from "./memory";
 
 export function Start(): JSX.Element {
   const w = words.value;
-  const [suggestion, setSuggestion] = useState(() => meetingName(cryptoRandom));
+  const [suggestion, setSuggestion] = useState(() => meetingName(randomUint32));
   const [own, setOwn] = useState("");
   const [bad, setBad] = useState(false);
   const open = (event: Event): void => {
@@ -18,7 +19,7 @@ export function Start(): JSX.Element {
     const written = own.trim() === "" ? suggestion : own.trim().replace(/\s+/g, "-");
     const room = roomName(written);
     if (room === null) setBad(true);
-    else location.assign(`/${encodeURIComponent(written.replace(/[:?#[\]@!$&'()*+,;=><"/]/g, ""))}`);
+    else location.assign(`/${encodeURIComponent(cleanName(written))}${location.search}`);
   };
   return (
     <main class="start" data-testid="start">
@@ -57,7 +58,7 @@ export function Start(): JSX.Element {
             title={w.newName}
             onClick={() => {
               setOwn("");
-              setSuggestion(meetingName(cryptoRandom));
+              setSuggestion(meetingName(randomUint32));
             }}
           >
             <Icon name="again" />

@@ -18,8 +18,9 @@ export interface Scene {
 }
 
 export const chatOpen = signal(false);
-/** Key of the tile that a person enlarged. */
-export const enlarged = signal<string | null>(null);
+/** What is shown large: a tile by its key, nothing at all, or what the page thinks best. */
+export type Stage = { readonly kind: "best" } | { readonly kind: "none" } | { readonly kind: "tile"; readonly key: string };
+export const stage = signal<Stage>({ kind: "best" });
 /** The browser wants a click before it lets sound out. */
 export const soundBlocked = signal(false);
 

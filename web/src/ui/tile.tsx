@@ -7,7 +7,7 @@ import { words } from "../i18n/words";
 import { Avatar } from "./avatar";
 import { Icon } from "./icons";
 import type { TileSizes } from "./sizes";
-import { enlarged, type Scene } from "./store";
+import { stage as chosenStage, type Scene } from "./store";
 import { Video } from "./video";
 
 export interface TileViewProps {
@@ -50,7 +50,7 @@ export function TileView({ tile, scene, sizes, stage, canEnlarge }: TileViewProp
         {tile.shows === "screen" && <Icon name="screen" />}
         <span class="name">{name}</span>
         {tile.lost && <span class="hint">{w.noConnection}</span>}
-        {tile.picture && tile.paused && <span class="hint">{w.paused}</span>}
+        {tile.picture && tile.paused && <span class="hint late">{w.paused}</span>}
       </footer>
       {canEnlarge && (
         <button
@@ -59,7 +59,7 @@ export function TileView({ tile, scene, sizes, stage, canEnlarge }: TileViewProp
           data-testid="enlarge"
           aria-label={stage ? w.shrink : w.enlarge(name)}
           title={stage ? w.shrink : w.enlarge(name)}
-          onClick={() => (enlarged.value = enlarged.value === tile.key ? null : tile.key)}
+          onClick={() => (chosenStage.value = stage ? { kind: "none" } : { kind: "tile", key: tile.key })}
         >
           <Icon name={stage ? "shrink" : "enlarge"} />
         </button>

@@ -59,6 +59,12 @@ export function planSlots(slots: readonly Slot[], wanted: Wanted): readonly Slot
   return planned;
 }
 
+/**
+ * Not taken up: streams are told apart by SSRC here, and the numbers that other senders put into it mean m-lines of theirs, which a
+ * browser that knows the extension would believe.
+ */
+const MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid";
+
 const DIRECTION = { own: "sendrecv", share: "recvonly", remote: "sendonly", free: "inactive" } as const;
 
 /** How payloads are ordered in the description: the first that both know is what this browser sends. */
@@ -89,7 +95,8 @@ function writeSlot(slot: Slot, profile: MediaProfile, transport: Transport, orde
     "a=ice-options:trickle",
   ];
   if (fingerprint !== null) lines.push(`a=fingerprint:${fingerprint.hash} ${fingerprint.value}`, `a=setup:${fingerprint.setup}`);
-  lines.push(`a=mid:${slot.mid}`, ...profile.extensions.map(({ id, uri }) => `a=extmap:${id} ${uri}`));
+  lines.push(`a=mid:${slot.mid}`);
+  lines.push(...profile.extensions.filter(({ uri }) => uri !== MID_EXTENSION).map(({ id, uri }) => `a=extmap:${id} ${uri}`));
   if (profile.extmapAllowMixed) lines.push("a=extmap-allow-mixed");
   lines.push(`a=${DIRECTION[slot.use]}`, "a=rtcp-mux", ...payloads.flatMap(writePayload));
   if (slot.use === "remote") lines.push(...writeStream(slot.source));
