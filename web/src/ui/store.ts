@@ -28,6 +28,8 @@ export interface Toast {
   readonly id: number;
   readonly text: string;
   readonly urgent: boolean;
+  /** Said in the chat: of no use once that is open. */
+  readonly chat: boolean;
 }
 export const toasts = signal<readonly Toast[]>([]);
 /** Said by screen readers, not shown. */
@@ -38,15 +40,19 @@ const TOAST_MS = 5_000;
 const URGENT_TOAST_MS = 15_000;
 let toastCount = 0;
 
-export function toast(text: string, urgent: boolean): void {
+export function toast(text: string, urgent: boolean, chat = false): void {
   const id = ++toastCount;
-  toasts.value = [...toasts.value, { id, text, urgent }].slice(-TOASTS_MAX);
+  toasts.value = [...toasts.value, { id, text, urgent, chat }].slice(-TOASTS_MAX);
   setTimeout(() => dismiss(id), urgent ? URGENT_TOAST_MS : TOAST_MS);
 }
 
 export function dismiss(id: number): void {
   toasts.value = toasts.value.filter((one) => one.id !== id);
 }
+
+effect(() => {
+  if (chatOpen.value) toasts.value = toasts.peek().filter((one) => !one.chat);
+});
 
 export function handleNotice(notice: Notice): void {
   const w = words.value;
@@ -63,7 +69,7 @@ export function handleNotice(notice: Notice): void {
       break;
     case "chat":
       if (chatOpen.peek()) announcement.value = w.said(named(notice.name), notice.body);
-      else toast(w.said(named(notice.name), notice.body), false);
+      else toast(w.said(named(notice.name), notice.body), false, true);
       break;
     case "muted-by-other":
       toast(w.mutedByOther[notice.device], true);
