@@ -48,6 +48,9 @@ const PINGS_MAX = 2;
 /** Stanzas kept while the socket is down. More than that and the meeting is better joined anew. */
 const OUTBOX_MAX = 500;
 
+// Whatever happens to the connection is an event here, and nothing to print.
+Strophe.setLogLevel(Strophe.LogLevel.FATAL);
+
 export class Link {
   readonly #options: LinkOptions;
   readonly #emit: (event: LinkEvent) => void;
