@@ -1,3 +1,5 @@
+/** How the page is built, and served while one works on it. */
+
 import { defineConfig } from "vite";
 
 // Nothing is inlined and nothing comes from elsewhere, so that `script-src 'self'; style-src 'self'` holds.

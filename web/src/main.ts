@@ -48,7 +48,10 @@ function openScene(config: Config, address: Address, title: string): Scene {
       screenFrameRate: config.screenFrameRate,
       emit: (device, state) => meeting.dispatch({ kind: "device", device, state }),
     },
-    { ...(known.microphoneId === "" ? {} : { microphone: known.microphoneId }), ...(known.cameraId === "" ? {} : { camera: known.cameraId }) },
+    {
+      ...(known.microphoneId === "" ? {} : { microphone: known.microphoneId }),
+      ...(known.cameraId === "" ? {} : { camera: known.cameraId }),
+    },
   );
   const url = new URL(config.websocket);
   url.searchParams.set("room", address.room);

@@ -112,7 +112,8 @@ export class Meeting {
 
   #handleStanza(stanza: Xml): void {
     const { type, id } = stanza.attrs;
-    const pending = stanza.name === "iq" && (type === "result" || type === "error") && id !== undefined ? this.#pending.get(id) : undefined;
+    const pending =
+      stanza.name === "iq" && (type === "result" || type === "error") && id !== undefined ? this.#pending.get(id) : undefined;
     if (pending !== undefined && id !== undefined) {
       clearTimeout(pending.timer);
       this.#pending.delete(id);
@@ -165,7 +166,21 @@ export class Meeting {
     }
   }
 
-  #performMedia(effect: Extract<Effect, { kind: "open-session" | "remote-sources" | "restart-ice" | "add-candidates" | "limit-encodings" | "close-session" | "tell-bridge" }>): void {
+  #performMedia(
+    effect: Extract<
+      Effect,
+      {
+        kind:
+          | "open-session"
+          | "remote-sources"
+          | "restart-ice"
+          | "add-candidates"
+          | "limit-encodings"
+          | "close-session"
+          | "tell-bridge";
+      }
+    >,
+  ): void {
     switch (effect.kind) {
       case "open-session":
         this.#openSession(effect);

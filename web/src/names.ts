@@ -7,7 +7,26 @@ const VOWELS = ["a", "e", "i", "o", "u"] as const;
 const SHAPE = [3, 2, 3] as const;
 
 /** What a name must not contain, across the words too. */
-const UNWANTED = ["puta", "pedo", "teta", "pene", "kaka", "nazi", "nigr", "nigo", "negro", "rape", "slut", "fuk", "porn", "mier", "pito", "tonto", "bobo", "mamada"] as const;
+const UNWANTED = [
+  "puta",
+  "pedo",
+  "teta",
+  "pene",
+  "kaka",
+  "nazi",
+  "nigr",
+  "nigo",
+  "negro",
+  "rape",
+  "slut",
+  "fuk",
+  "porn",
+  "mier",
+  "pito",
+  "tonto",
+  "bobo",
+  "mamada",
+] as const;
 
 export const NAME_BITS = Math.log2(ONSETS.length * VOWELS.length) * SHAPE.reduce<number>((sum, count) => sum + count, 0);
 

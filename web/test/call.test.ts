@@ -1,3 +1,5 @@
+/** The call against whole courses of a meeting: joining, media, trouble, leaving. */
+
 import { describe, expect, test } from "vitest";
 import { ownAudio, ownCamera, ownShare, type EndpointId, type RoomName, type Source } from "../src/model";
 import { idle, nickOf, step } from "../src/call/step";
@@ -14,7 +16,13 @@ const other = S.OTHER as EndpointId;
 /** A call and everything that it has asked for so far. */
 class Meeting {
   call: Call = idle({
-    place: { room: "standup" as RoomName, roomJid: S.ROOM, focus: "focus.meet.example", machineUid: "uid", hiddenDomain: "hidden.meet.example" },
+    place: {
+      room: "standup" as RoomName,
+      roomJid: S.ROOM,
+      focus: "focus.meet.example",
+      machineUid: "uid",
+      hiddenDomain: "hidden.meet.example",
+    },
     name: "Ada",
     codecs: ["vp8"],
   });
@@ -58,7 +66,10 @@ class Meeting {
     return this.do({ kind: "answered", sid, answer, sources: ownSources() });
   }
   withMedia(): this {
-    this.enter().hear(S.presence(S.OTHER, S.NICK("Bo"))).hear(S.offer()).answerOffer();
+    this.enter()
+      .hear(S.presence(S.OTHER, S.NICK("Bo")))
+      .hear(S.offer())
+      .answerOffer();
     this.do({ kind: "answer", tag: { of: "accept", sid: "9q0tb1" }, iq: read(S.result()) });
     return this.do({ kind: "ice", sid: "9q0tb1", state: "connected" }).do({ kind: "channel", open: true });
   }
@@ -70,8 +81,21 @@ function ownSources(share = false): readonly Source[] {
     { mid: "0", name: ownAudio(self), kind: "audio", videoType: "camera" },
     { mid: "1", name: ownCamera(self), kind: "video", videoType: "camera" },
   ] as const;
-  const sources = parseOwnSources(addEncodings(S.ANSWER_SDP, "1", () => ++next), lines, self, "l");
-  const screen: Source = { name: ownShare(self), owner: S.SELF, kind: "video", videoType: "desktop", ssrcs: [2222222221], groups: [], msid: "m" };
+  const sources = parseOwnSources(
+    addEncodings(S.ANSWER_SDP, "1", () => ++next),
+    lines,
+    self,
+    "l",
+  );
+  const screen: Source = {
+    name: ownShare(self),
+    owner: S.SELF,
+    kind: "video",
+    videoType: "desktop",
+    ssrcs: [2222222221],
+    groups: [],
+    msid: "m",
+  };
   return share ? [...sources, screen] : sources;
 }
 
@@ -91,7 +115,9 @@ describe("joining", () => {
     expect(meeting.room.endpoints.size).toBe(0);
   });
   test("waits while the conference is prepared, longer each time", () => {
-    const meeting = new Meeting().do({ kind: "join", name: "" }).do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self });
+    const meeting = new Meeting()
+      .do({ kind: "join", name: "" })
+      .do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self });
     const notReady = read(S.CONFERENCE_READY.replace("'true'", "'false'"));
     const pauses = [0, 1, 2].map(() => {
       const [effect] = meeting.do({ kind: "answer", tag: { of: "conference" }, iq: notReady }).effects;
@@ -101,14 +127,21 @@ describe("joining", () => {
     expect(pauses).toEqual([1000, 2000, 4000]);
   });
   test("tells why it was refused", () => {
-    const meeting = new Meeting().do({ kind: "join", name: "" }).do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self });
+    const meeting = new Meeting()
+      .do({ kind: "join", name: "" })
+      .do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self });
     meeting.do({ kind: "answer", tag: { of: "conference" }, iq: read(S.CONFERENCE_READY) });
-    meeting.hear(`<presence xmlns='jabber:client' type='error' from='${S.ROOM}/${S.SELF}'><error type='wait'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>`);
+    meeting.hear(
+      `<presence xmlns='jabber:client' type='error' from='${S.ROOM}/${S.SELF}'><error type='wait'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>`,
+    );
     expect(meeting.call).toMatchObject({ kind: "left", why: { kind: "refused", why: "full" } });
     expect(meeting.kinds()).toContain("release-devices");
   });
   test("ends in words when the server does not answer", () => {
-    expect(new Meeting().do({ kind: "join", name: "" }).do({ kind: "link-failed" }).call).toMatchObject({ kind: "left", why: { kind: "unreachable" } });
+    expect(new Meeting().do({ kind: "join", name: "" }).do({ kind: "link-failed" }).call).toMatchObject({
+      kind: "left",
+      why: { kind: "unreachable" },
+    });
   });
   test("an error to a later presence does not end the stay", () => {
     const error = `<presence xmlns='jabber:client' type='error' from='${S.ROOM}/${S.SELF}'><error type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>`;
@@ -118,13 +151,20 @@ describe("joining", () => {
 
 describe("requests of others", () => {
   test("for features are answered with the list", () => {
-    const meeting = new Meeting().enter().hear(`<iq xmlns='jabber:client' type='get' id='d1' from='${S.FOCUS}'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>`);
+    const meeting = new Meeting()
+      .enter()
+      .hear(
+        `<iq xmlns='jabber:client' type='get' id='d1' from='${S.FOCUS}'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>`,
+      );
     expect(meeting.sent()[0]).toContain('id="d1"');
     expect(meeting.sent()[0]).toContain("json-encoded-sources");
   });
   test("that nobody knows are refused, each with an answer", () => {
     for (const type of ["get", "set"]) {
-      const sent = new Meeting().enter().hear(`<iq xmlns='jabber:client' type='${type}' id='u1' from='x@y/z'><what xmlns='urn:x'/></iq>`).sent();
+      const sent = new Meeting()
+        .enter()
+        .hear(`<iq xmlns='jabber:client' type='${type}' id='u1' from='x@y/z'><what xmlns='urn:x'/></iq>`)
+        .sent();
       expect(sent[0]).toContain('type="error"');
       expect(sent[0]).toContain("service-unavailable");
     }
@@ -136,8 +176,12 @@ describe("requests of others", () => {
     expect(meeting.room.session).toBeNull();
   });
   test("to mute come from the focus only", () => {
-    const mute = (from: string): string => `<iq xmlns='jabber:client' type='set' id='m1' from='${from}'><mute xmlns='http://jitsi.org/jitmeet/audio' actor='${S.ROOM}/${S.OTHER}'>true</mute></iq>`;
-    const meeting = new Meeting().enter().do({ kind: "toggle", device: "microphone" }).do({ kind: "device", device: "microphone", state: { kind: "on" } });
+    const mute = (from: string): string =>
+      `<iq xmlns='jabber:client' type='set' id='m1' from='${from}'><mute xmlns='http://jitsi.org/jitmeet/audio' actor='${S.ROOM}/${S.OTHER}'>true</mute></iq>`;
+    const meeting = new Meeting()
+      .enter()
+      .do({ kind: "toggle", device: "microphone" })
+      .do({ kind: "device", device: "microphone", state: { kind: "on" } });
     expect(meeting.hear(mute(`${S.ROOM}/${S.OTHER}`)).room.devices.microphone.kind).toBe("on");
     expect(meeting.hear(mute(S.FOCUS)).room.devices.microphone.kind).toBe("off");
     expect(meeting.notices()).toEqual(["muted-by-other"]);
@@ -153,7 +197,9 @@ describe("the media session", () => {
     expect(meeting.sent()[0]).toContain('action="session-accept"');
     expect(meeting.sent()[0]).toContain(`responder="${S.SELF_JID}"`);
     meeting.do({ kind: "answer", tag: { of: "accept", sid: "9q0tb1" }, iq: read(S.result()) });
-    expect(meeting.sent()[0]).toContain("{&quot;3c1f07aa-a0&quot;:{&quot;muted&quot;:true},&quot;3c1f07aa-v0&quot;:{&quot;muted&quot;:true}}");
+    expect(meeting.sent()[0]).toContain(
+      "{&quot;3c1f07aa-a0&quot;:{&quot;muted&quot;:true},&quot;3c1f07aa-v0&quot;:{&quot;muted&quot;:true}}",
+    );
   });
   test("takes sources in and gives them back", () => {
     const meeting = new Meeting().withMedia();
@@ -164,7 +210,9 @@ describe("the media session", () => {
     expect([...(meeting.room.session?.remote.keys() ?? [])]).toEqual([`${S.OTHER}-v0`, `${S.OTHER}-a0`]);
   });
   test("never plays one's own sources back", () => {
-    const meeting = new Meeting().enter().hear(S.offer("s", { [S.SELF]: [[], [], [{ s: 1444444444, n: `${S.SELF}-a0`, m: "m" }]] }));
+    const meeting = new Meeting()
+      .enter()
+      .hear(S.offer("s", { [S.SELF]: [[], [], [{ s: 1444444444, n: `${S.SELF}-a0`, m: "m" }]] }));
     expect(meeting.effects.some((effect) => effect.kind === "remote-sources")).toBe(false);
   });
   test("with an unknown id is answered so", () => {
@@ -173,14 +221,20 @@ describe("the media session", () => {
     expect(meeting.sent()[0]?.indexOf("item-not-found")).toBeLessThan(meeting.sent()[0]?.indexOf("unknown-session") ?? 0);
   });
   test("loses the sources of who leaves the room, though nobody removes them", () => {
-    const meeting = new Meeting().withMedia().hear(`<presence xmlns='jabber:client' type='unavailable' from='${S.ROOM}/${S.OTHER}'><x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='none' role='none'/></x></presence>`);
+    const meeting = new Meeting()
+      .withMedia()
+      .hear(
+        `<presence xmlns='jabber:client' type='unavailable' from='${S.ROOM}/${S.OTHER}'><x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='none' role='none'/></x></presence>`,
+      );
     expect(meeting.effects.find((effect) => effect.kind === "remote-sources")).toMatchObject({ sources: [] });
     expect(meeting.notices()).toEqual(["left"]);
     expect(tilesOf(meeting.room).map((tile) => tile.endpoint)).toEqual([S.SELF]);
   });
   test("is replaced after a move", () => {
     const meeting = new Meeting().withMedia();
-    meeting.hear(`<iq xmlns='jabber:client' type='set' id='t' from='${S.FOCUS}'><jingle xmlns='urn:xmpp:jingle:1' action='session-terminate' sid='9q0tb1'><reason><success/><text>moving</text></reason></jingle></iq>`);
+    meeting.hear(
+      `<iq xmlns='jabber:client' type='set' id='t' from='${S.FOCUS}'><jingle xmlns='urn:xmpp:jingle:1' action='session-terminate' sid='9q0tb1'><reason><success/><text>moving</text></reason></jingle></iq>`,
+    );
     expect(meeting.kinds()).toContain("close-session");
     expect(meeting.room.session).toBeNull();
     expect(meeting.hear(S.offer("second")).room.session?.ref.sid).toBe("second");
@@ -195,19 +249,41 @@ describe("the media session", () => {
     expect(meeting.sent()[0]).toContain('action="source-add"');
     expect(meeting.sent()[0]).toContain(`name="${S.SELF}-v1"`);
     expect(meeting.sent()[0]).not.toContain(`name="${S.SELF}-v0"`);
-    expect(meeting.sent()[1]).toContain("&quot;3c1f07aa-v1&quot;:{&quot;muted&quot;:false,&quot;videoType&quot;:&quot;desktop&quot;}");
-    expect(meeting.told()).toContainEqual({ colibriClass: "SourceVideoTypeMessage", sourceName: `${S.SELF}-v1`, videoType: "desktop" });
+    expect(meeting.sent()[1]).toContain(
+      "&quot;3c1f07aa-v1&quot;:{&quot;muted&quot;:false,&quot;videoType&quot;:&quot;desktop&quot;}",
+    );
+    expect(meeting.told()).toContainEqual({
+      colibriClass: "SourceVideoTypeMessage",
+      sourceName: `${S.SELF}-v1`,
+      videoType: "desktop",
+    });
     meeting.do({ kind: "toggle", device: "screen" });
     expect(meeting.sent().some((stanza) => stanza.includes("jingle"))).toBe(false);
-    expect(meeting.sent()[0]).toContain("&quot;3c1f07aa-v1&quot;:{&quot;muted&quot;:true,&quot;videoType&quot;:&quot;desktop&quot;}");
-    expect(meeting.told()).toContainEqual({ colibriClass: "SourceVideoTypeMessage", sourceName: `${S.SELF}-v1`, videoType: "none" });
+    expect(meeting.sent()[0]).toContain(
+      "&quot;3c1f07aa-v1&quot;:{&quot;muted&quot;:true,&quot;videoType&quot;:&quot;desktop&quot;}",
+    );
+    expect(meeting.told()).toContainEqual({
+      colibriClass: "SourceVideoTypeMessage",
+      sourceName: `${S.SELF}-v1`,
+      videoType: "none",
+    });
   });
   test("that the server does not accept is tried once more as a new stay", () => {
-    const meeting = new Meeting().enter().hear(S.offer()).answerOffer().do({ kind: "answer", tag: { of: "accept", sid: "9q0tb1" }, iq: null });
+    const meeting = new Meeting()
+      .enter()
+      .hear(S.offer())
+      .answerOffer()
+      .do({ kind: "answer", tag: { of: "accept", sid: "9q0tb1" }, iq: null });
     expect(meeting.call.kind).toBe("connecting");
     expect(meeting.kinds()).toContain("connect");
-    meeting.do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self }).do({ kind: "answer", tag: { of: "conference" }, iq: read(S.CONFERENCE_READY) }).hear(S.SELF_PRESENCE);
-    meeting.hear(S.offer()).answerOffer().do({ kind: "answer", tag: { of: "accept", sid: "9q0tb1" }, iq: read(S.failure("bad-request")) });
+    meeting
+      .do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self })
+      .do({ kind: "answer", tag: { of: "conference" }, iq: read(S.CONFERENCE_READY) })
+      .hear(S.SELF_PRESENCE);
+    meeting
+      .hear(S.offer())
+      .answerOffer()
+      .do({ kind: "answer", tag: { of: "accept", sid: "9q0tb1" }, iq: read(S.failure("bad-request")) });
     expect(meeting.call).toMatchObject({ kind: "left", why: { kind: "no-media" } });
   });
 });
@@ -221,20 +297,29 @@ describe("a broken media path", () => {
     meeting.hear(`<iq xmlns='jabber:client' type='set' id='t' from='${S.FOCUS}'><jingle xmlns='urn:xmpp:jingle:1' action='transport-info' sid='9q0tb1'><content name='audio' creator='initiator'>
 <transport xmlns='urn:xmpp:jingle:transports:ice-udp:1' ufrag='new' pwd='newpassword' ice-generation='1'/></content></jingle></iq>`);
     expect(meeting.effects[1]).toMatchObject({ kind: "restart-ice", generation: 1, transport: { ufrag: "new" } });
-    meeting.do({ kind: "restarted", sid: "9q0tb1", generation: 1, transport: { ufrag: "mine", pwd: "p", fingerprint: null, candidates: [] } });
+    meeting.do({
+      kind: "restarted",
+      sid: "9q0tb1",
+      generation: 1,
+      transport: { ufrag: "mine", pwd: "p", fingerprint: null, candidates: [] },
+    });
     expect(meeting.sent()[0]).toContain('ufrag="mine" pwd="p" ice-generation="1"');
     meeting.do({ kind: "ice", sid: "9q0tb1", state: "connected" });
     expect(meeting.room.restarts).toBe(0);
   });
   test("that comes back by itself is left alone", () => {
-    const meeting = new Meeting().withMedia().do({ kind: "ice", sid: "9q0tb1", state: "interrupted" }).do({ kind: "ice", sid: "9q0tb1", state: "connected" });
+    const meeting = new Meeting()
+      .withMedia()
+      .do({ kind: "ice", sid: "9q0tb1", state: "interrupted" })
+      .do({ kind: "ice", sid: "9q0tb1", state: "connected" });
     expect(meeting.kinds()).toEqual(["cancel", "cancel"]);
     expect(meeting.do({ kind: "timer", timer: "ice-restart" }).effects).toEqual([]);
   });
   test("that an in-place restart does not mend gets a new session", () => {
     for (const refuse of [
       (meeting: Meeting) => meeting.do({ kind: "timer", timer: "ice-recovery" }),
-      (meeting: Meeting) => meeting.do({ kind: "answer", tag: { of: "ice-restart", sid: "9q0tb1" }, iq: read(S.failure("feature-not-implemented")) }),
+      (meeting: Meeting) =>
+        meeting.do({ kind: "answer", tag: { of: "ice-restart", sid: "9q0tb1" }, iq: read(S.failure("feature-not-implemented")) }),
     ]) {
       const meeting = refuse(new Meeting().withMedia().do({ kind: "ice", sid: "9q0tb1", state: "failed" }));
       expect(meeting.sent()[0]).toContain('id="8c0a4f52" restart="true"');
@@ -264,13 +349,20 @@ describe("a lost socket", () => {
     const meeting = new Meeting().withMedia().do({ kind: "link-lost" }).do({ kind: "say", body: "hello", id: "m1", at: 1 });
     meeting.do({ kind: "link-failed" });
     expect(meeting.kinds().filter((kind) => ["connect", "close-session"].includes(kind))).toEqual(["close-session", "connect"]);
-    meeting.do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self }).do({ kind: "answer", tag: { of: "conference" }, iq: read(S.CONFERENCE_READY) });
+    meeting
+      .do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self })
+      .do({ kind: "answer", tag: { of: "conference" }, iq: read(S.CONFERENCE_READY) });
     meeting.hear(S.SELF_PRESENCE);
-    expect(meeting.sent()).toEqual([`<message xmlns="jabber:client" to="${S.ROOM}" type="groupchat" id="m1"><body>hello</body></message>`]);
+    expect(meeting.sent()).toEqual([
+      `<message xmlns="jabber:client" to="${S.ROOM}" type="groupchat" id="m1"><body>hello</body></message>`,
+    ]);
     expect(meeting.do({ kind: "link-failed" }).call).toMatchObject({ kind: "left", why: { kind: "lost" } });
   });
   test("may be mended again after a while", () => {
-    const meeting = new Meeting().withMedia().do({ kind: "link-failed" }).do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self });
+    const meeting = new Meeting()
+      .withMedia()
+      .do({ kind: "link-failed" })
+      .do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self });
     meeting.do({ kind: "answer", tag: { of: "conference" }, iq: read(S.CONFERENCE_READY) }).hear(S.SELF_PRESENCE);
     meeting.do({ kind: "timer", timer: "settled" });
     expect(meeting.do({ kind: "link-failed" }).call.kind).toBe("connecting");
@@ -279,7 +371,10 @@ describe("a lost socket", () => {
 
 describe("leaving", () => {
   test("says goodbye, closes everything and lets go of the devices", () => {
-    const meeting = new Meeting().withMedia().do({ kind: "toggle", device: "camera" }).do({ kind: "device", device: "camera", state: { kind: "on" } });
+    const meeting = new Meeting()
+      .withMedia()
+      .do({ kind: "toggle", device: "camera" })
+      .do({ kind: "device", device: "camera", state: { kind: "on" } });
     meeting.do({ kind: "leave" });
     const goodbye = meeting.effects.find((effect) => effect.kind === "disconnect");
     expect(goodbye?.kind === "disconnect" && goodbye.last.map((stanza) => write(stanza))).toEqual([
@@ -288,11 +383,17 @@ describe("leaving", () => {
     expect(meeting.kinds()).toContain("close-session");
     expect(meeting.kinds().at(-1)).toBe("release-devices");
     // Coming back switches on again what was on.
-    expect(meeting.do({ kind: "join", name: "Ada" }).effects).toEqual([{ kind: "device", device: "camera", on: true }, { kind: "connect", fresh: true }]);
+    expect(meeting.do({ kind: "join", name: "Ada" }).effects).toEqual([
+      { kind: "device", device: "camera", on: true },
+      { kind: "connect", fresh: true },
+    ]);
   });
   test("is also being sent away", () => {
-    const gone = (inner: string): string => `<presence xmlns='jabber:client' type='unavailable' from='${S.ROOM}/${S.SELF}'><x xmlns='http://jabber.org/protocol/muc#user'>${inner}</x></presence>`;
-    const kicked = new Meeting().enter().hear(gone("<status code='307'/><item role='none'><reason>bye</reason></item><status code='110'/>"));
+    const gone = (inner: string): string =>
+      `<presence xmlns='jabber:client' type='unavailable' from='${S.ROOM}/${S.SELF}'><x xmlns='http://jabber.org/protocol/muc#user'>${inner}</x></presence>`;
+    const kicked = new Meeting()
+      .enter()
+      .hear(gone("<status code='307'/><item role='none'><reason>bye</reason></item><status code='110'/>"));
     expect(kicked.call).toMatchObject({ kind: "left", why: { kind: "kicked", text: "bye" } });
     const ended = new Meeting().enter().hear(gone("<item role='none'/><destroy><reason>over</reason></destroy>"));
     expect(ended.call).toMatchObject({ kind: "left", why: { kind: "ended", text: "over" } });
@@ -307,10 +408,16 @@ describe("devices", () => {
     expect(new Meeting().enter().do({ kind: "toggle", device: "camera" }).do(missing).notices()).toEqual(["trouble"]);
     const before = new Meeting().do({ kind: "toggle", device: "camera" }).do(missing);
     expect(before.notices()).toEqual([]);
-    expect(before.do({ kind: "join", name: "" }).call).toMatchObject({ kind: "connecting", devices: { camera: { kind: "trouble", trouble: "missing" } } });
+    expect(before.do({ kind: "join", name: "" }).call).toMatchObject({
+      kind: "connecting",
+      devices: { camera: { kind: "trouble", trouble: "missing" } },
+    });
   });
   test("switched off while they start stay off", () => {
-    const meeting = new Meeting().do({ kind: "toggle", device: "camera" }).do({ kind: "toggle", device: "camera" }).do({ kind: "device", device: "camera", state: { kind: "on" } });
+    const meeting = new Meeting()
+      .do({ kind: "toggle", device: "camera" })
+      .do({ kind: "toggle", device: "camera" })
+      .do({ kind: "device", device: "camera", state: { kind: "on" } });
     expect(meeting.call.devices.camera.kind).toBe("off");
   });
   test("change presence and what the bridge is told", () => {
@@ -326,7 +433,8 @@ describe("devices", () => {
 });
 
 describe("chat", () => {
-  const message = (from: string, id: string, body: string, extra = ""): string => `<message xmlns='jabber:client' type='groupchat' id='${id}' from='${S.ROOM}/${from}'><body>${body}</body>${extra}</message>`;
+  const message = (from: string, id: string, body: string, extra = ""): string =>
+    `<message xmlns='jabber:client' type='groupchat' id='${id}' from='${S.ROOM}/${from}'><body>${body}</body>${extra}</message>`;
   test("is pending until the room passes it on", () => {
     const meeting = new Meeting().enter().do({ kind: "say", body: " hi ", id: "m1", at: 5 });
     expect(meeting.room.chat).toMatchObject([{ body: "hi", pending: true, own: true }]);
@@ -337,9 +445,14 @@ describe("chat", () => {
   test("of others is news, history is not, and nothing is heard twice", () => {
     const meeting = new Meeting().enter().hear(S.presence(S.OTHER, S.NICK("Bo")));
     expect(meeting.hear(message(S.OTHER, "m2", "hey")).notices()).toEqual(["chat"]);
-    expect(meeting.hear(message(S.OTHER, "m3", "old", "<delay xmlns='urn:xmpp:delay' stamp='2026-01-02T03:04:05Z'/>")).notices()).toEqual([]);
+    expect(
+      meeting.hear(message(S.OTHER, "m3", "old", "<delay xmlns='urn:xmpp:delay' stamp='2026-01-02T03:04:05Z'/>")).notices(),
+    ).toEqual([]);
     meeting.hear(message(S.OTHER, "m2", "hey"));
-    expect(meeting.room.chat.map((line) => [line.name, line.body])).toEqual([["Bo", "hey"], ["Bo", "old"]]);
+    expect(meeting.room.chat.map((line) => [line.name, line.body])).toEqual([
+      ["Bo", "hey"],
+      ["Bo", "old"],
+    ]);
   });
   test("that is empty is not said", () => {
     expect(new Meeting().enter().do({ kind: "say", body: "  \n", id: "m", at: 1 }).effects).toEqual([]);
@@ -368,8 +481,15 @@ describe("what is received", () => {
 describe("tiles", () => {
   test("are oneself, the others, and shared screens before them", () => {
     const share = { [S.OTHER]: [[{ s: 3100200501, n: `${S.OTHER}-v1`, m: "m", v: "d" }], [], []] };
-    const info = { [`${S.OTHER}-a0`]: { muted: false }, [`${S.OTHER}-v0`]: { muted: false }, [`${S.OTHER}-v1`]: { muted: false, videoType: "desktop" } };
-    const meeting = new Meeting().withMedia().hear(S.sourceAdd("9q0tb1", share)).hear(S.presence(S.OTHER, S.NICK("Bo") + S.SOURCE_INFO(info)));
+    const info = {
+      [`${S.OTHER}-a0`]: { muted: false },
+      [`${S.OTHER}-v0`]: { muted: false },
+      [`${S.OTHER}-v1`]: { muted: false, videoType: "desktop" },
+    };
+    const meeting = new Meeting()
+      .withMedia()
+      .hear(S.sourceAdd("9q0tb1", share))
+      .hear(S.presence(S.OTHER, S.NICK("Bo") + S.SOURCE_INFO(info)));
     expect(meeting.notices()).toEqual(["sharing"]);
     expect(tilesOf(meeting.room).map((tile) => [tile.source, tile.shows, tile.picture, tile.muted])).toEqual([
       [`${S.OTHER}-v1`, "screen", true, false],
@@ -382,7 +502,9 @@ describe("tiles", () => {
   });
   test("are not made for the focus and for hidden ones", () => {
     const meeting = new Meeting().enter().hear(S.FOCUS_PRESENCE);
-    meeting.hear(`<presence xmlns='jabber:client' from='${S.ROOM}/recorder1'><x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='owner' role='moderator' jid='recorder@hidden.meet.example/r'/></x></presence>`);
+    meeting.hear(
+      `<presence xmlns='jabber:client' from='${S.ROOM}/recorder1'><x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='owner' role='moderator' jid='recorder@hidden.meet.example/r'/></x></presence>`,
+    );
     expect(tilesOf(meeting.room)).toHaveLength(1);
   });
 });

@@ -1,3 +1,5 @@
+/** The small parts of the page: names, addresses, configuration, languages, sizes, troubles. */
+
 import { describe, expect, test } from "vitest";
 import { parseAddress, roomName, roomTitle } from "../src/address";
 import { readConfig } from "../src/config";
@@ -57,12 +59,23 @@ describe("made-up names", () => {
 describe("configuration", () => {
   const base = new URL("https://meet.example/daily");
   test("is checked", () => {
-    const raw = { hosts: { domain: "meet.jitsi", muc: "muc.meet.jitsi" }, websocket: "wss://meet.example/xmpp-websocket", resolution: 360, videoQuality: { codecPreferenceOrder: ["VP9", 7] } };
-    expect(readConfig(raw, base)).toMatchObject({ focus: "focus.meet.jitsi", websocket: "wss://meet.example/xmpp-websocket", cameraHeight: 360, codecOrder: ["VP9"] });
+    const raw = {
+      hosts: { domain: "meet.jitsi", muc: "muc.meet.jitsi" },
+      websocket: "wss://meet.example/xmpp-websocket",
+      resolution: 360,
+      videoQuality: { codecPreferenceOrder: ["VP9", 7] },
+    };
+    expect(readConfig(raw, base)).toMatchObject({
+      focus: "focus.meet.jitsi",
+      websocket: "wss://meet.example/xmpp-websocket",
+      cameraHeight: 360,
+      codecOrder: ["VP9"],
+    });
     expect(readConfig({ ...raw, websocket: "/xmpp-websocket" }, base)?.websocket).toBe("wss://meet.example/xmpp-websocket");
   });
   test("without what a meeting needs is none", () => {
-    for (const raw of [undefined, null, 7, {}, { hosts: { domain: "x" }, websocket: "y" }]) expect(readConfig(raw, base)).toBeNull();
+    for (const raw of [undefined, null, 7, {}, { hosts: { domain: "x" }, websocket: "y" }])
+      expect(readConfig(raw, base)).toBeNull();
   });
 });
 
@@ -75,7 +88,9 @@ describe("languages", () => {
   });
   test("have the same words, none of them empty", () => {
     const flat = (value: unknown, path = ""): string[] =>
-      typeof value === "object" && value !== null ? Object.entries(value).flatMap(([key, entry]) => flat(entry, `${path}.${key}`)) : [path + (value === "" ? " is empty" : "")];
+      typeof value === "object" && value !== null
+        ? Object.entries(value).flatMap(([key, entry]) => flat(entry, `${path}.${key}`))
+        : [path + (value === "" ? " is empty" : "")];
     expect(flat(es)).toEqual(flat(en));
     expect(flat(en).filter((path) => path.endsWith("empty"))).toEqual([]);
   });
@@ -83,7 +98,11 @@ describe("languages", () => {
 
 describe("tiles", () => {
   test.each([1, 2, 3, 4, 5, 7, 9, 12, 20, 25])("%i fit their space without overlap", (count) => {
-    for (const space of [{ width: 1280, height: 640 }, { width: 390, height: 640 }, { width: 800, height: 300 }]) {
+    for (const space of [
+      { width: 1280, height: 640 },
+      { width: 390, height: 640 },
+      { width: 800, height: 300 },
+    ]) {
       const { width, height } = arrange(count, space, 8);
       const columns = Math.floor((space.width + 8) / (width + 8));
       const rows = Math.ceil(count / columns);

@@ -18,14 +18,20 @@ const TRANSPORT = `<transport xmlns='urn:xmpp:jingle:transports:ice-udp:1' ufrag
 const FB = (type: string, subtype?: string): string =>
   `<rtcp-fb xmlns='urn:xmpp:jingle:apps:rtp:rtcp-fb:0' type='${type}'${subtype === undefined ? "" : ` subtype='${subtype}'`}/>`;
 const VIDEO_FB = FB("ccm", "fir") + FB("nack") + FB("nack", "pli") + FB("transport-cc");
-const EXT = (id: number, uri: string): string => `<rtp-hdrext xmlns='urn:xmpp:jingle:apps:rtp:rtp-hdrext:0' id='${id}' uri='${uri}'/>`;
+const EXT = (id: number, uri: string): string =>
+  `<rtp-hdrext xmlns='urn:xmpp:jingle:apps:rtp:rtp-hdrext:0' id='${id}' uri='${uri}'/>`;
 const TWCC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-const codec = (id: number, name: string, parameters = ""): string => `<payload-type id='${id}' name='${name}' clockrate='90000'>${parameters}${VIDEO_FB}</payload-type>`;
+const codec = (id: number, name: string, parameters = ""): string =>
+  `<payload-type id='${id}' name='${name}' clockrate='90000'>${parameters}${VIDEO_FB}</payload-type>`;
 const rtx = (id: number, apt: number): string =>
   `<payload-type id='${id}' name='rtx' clockrate='90000'><parameter name='apt' value='${apt}'/>${FB("nack")}</payload-type>`;
 
 export const JSON_SOURCES = {
-  jvb: [[{ s: 1022334455, n: "jvb-v0", m: "mixedmslabel mixedlabelvideo0" }], [], [{ s: 1021334455, n: "jvb-a0", m: "mixedmslabel mixedlabelaudio0" }]],
+  jvb: [
+    [{ s: 1022334455, n: "jvb-v0", m: "mixedmslabel mixedlabelvideo0" }],
+    [],
+    [{ s: 1021334455, n: "jvb-a0", m: "mixedmslabel mixedlabelaudio0" }],
+  ],
   [OTHER]: [
     [
       { s: 3100200301, n: `${OTHER}-v0`, m: `${OTHER}-video-0-1 5b1e-1` },
@@ -87,15 +93,54 @@ export const failure = (condition: string): string =>
 
 /** An answer as a browser on libwebrtc writes it, cut to what matters. */
 export const ANSWER_SDP = [
-  "v=0", "o=- 1 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=group:BUNDLE 0 1", "a=extmap-allow-mixed", "a=msid-semantic: WMS",
-  "m=audio 9 UDP/TLS/RTP/SAVPF 111 126", "c=IN IP4 0.0.0.0", "a=rtcp:9 IN IP4 0.0.0.0", "a=ice-ufrag:Zx7S", "a=ice-pwd:0xTPxvbk/QZL2jLyeDxivp9I",
-  "a=fingerprint:sha-256 12:34:56", "a=setup:active", "a=mid:0", "a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level", `a=extmap:5 ${TWCC}`,
-  "a=sendrecv", "a=msid:- t0", "a=rtcp-mux", "a=rtpmap:111 opus/48000/2", "a=rtcp-fb:111 transport-cc", "a=fmtp:111 minptime=10;useinbandfec=1",
-  "a=rtpmap:126 telephone-event/8000", "a=ssrc:2404769321 cname:c1",
-  "m=video 9 UDP/TLS/RTP/SAVPF 100 96 41", "c=IN IP4 0.0.0.0", "a=rtcp:9 IN IP4 0.0.0.0", "a=ice-ufrag:Zx7S", "a=ice-pwd:0xTPxvbk/QZL2jLyeDxivp9I",
-  "a=fingerprint:sha-256 12:34:56", "a=setup:active", "a=mid:1", "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:mid", "a=extmap-allow-mixed",
-  "a=sendrecv", "a=msid:- t1", "a=rtcp-mux", "a=rtpmap:100 VP8/90000", "a=rtcp-fb:100 nack pli", "a=rtpmap:96 rtx/90000", "a=fmtp:96 apt=100",
-  "a=rtpmap:41 AV1/90000", "a=fmtp:41 level-idx=5;profile=0;tier=0",
-  "a=ssrc-group:FID 1490956426 3273045777", "a=ssrc:1490956426 cname:c1", "a=ssrc:1490956426 msid:- t1", "a=ssrc:3273045777 cname:c1", "a=ssrc:3273045777 msid:- t1",
+  "v=0",
+  "o=- 1 2 IN IP4 127.0.0.1",
+  "s=-",
+  "t=0 0",
+  "a=group:BUNDLE 0 1",
+  "a=extmap-allow-mixed",
+  "a=msid-semantic: WMS",
+  "m=audio 9 UDP/TLS/RTP/SAVPF 111 126",
+  "c=IN IP4 0.0.0.0",
+  "a=rtcp:9 IN IP4 0.0.0.0",
+  "a=ice-ufrag:Zx7S",
+  "a=ice-pwd:0xTPxvbk/QZL2jLyeDxivp9I",
+  "a=fingerprint:sha-256 12:34:56",
+  "a=setup:active",
+  "a=mid:0",
+  "a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+  `a=extmap:5 ${TWCC}`,
+  "a=sendrecv",
+  "a=msid:- t0",
+  "a=rtcp-mux",
+  "a=rtpmap:111 opus/48000/2",
+  "a=rtcp-fb:111 transport-cc",
+  "a=fmtp:111 minptime=10;useinbandfec=1",
+  "a=rtpmap:126 telephone-event/8000",
+  "a=ssrc:2404769321 cname:c1",
+  "m=video 9 UDP/TLS/RTP/SAVPF 100 96 41",
+  "c=IN IP4 0.0.0.0",
+  "a=rtcp:9 IN IP4 0.0.0.0",
+  "a=ice-ufrag:Zx7S",
+  "a=ice-pwd:0xTPxvbk/QZL2jLyeDxivp9I",
+  "a=fingerprint:sha-256 12:34:56",
+  "a=setup:active",
+  "a=mid:1",
+  "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:mid",
+  "a=extmap-allow-mixed",
+  "a=sendrecv",
+  "a=msid:- t1",
+  "a=rtcp-mux",
+  "a=rtpmap:100 VP8/90000",
+  "a=rtcp-fb:100 nack pli",
+  "a=rtpmap:96 rtx/90000",
+  "a=fmtp:96 apt=100",
+  "a=rtpmap:41 AV1/90000",
+  "a=fmtp:41 level-idx=5;profile=0;tier=0",
+  "a=ssrc-group:FID 1490956426 3273045777",
+  "a=ssrc:1490956426 cname:c1",
+  "a=ssrc:1490956426 msid:- t1",
+  "a=ssrc:3273045777 cname:c1",
+  "a=ssrc:3273045777 msid:- t1",
   "",
 ].join("\r\n");

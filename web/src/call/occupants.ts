@@ -19,7 +19,9 @@ export function handlePresence(room: Room, stanza: Xml): Step {
     case "refused":
       // Later errors answer an update of one's own presence: the stay goes on.
       if (room.kind !== "entering") return { call: room, effects: [] };
-      return presence.why === "conflict" ? rejoin(room, { kind: "refused", why: "conflict" }) : leave(room, { kind: "refused", why: presence.why }, false);
+      return presence.why === "conflict"
+        ? rejoin(room, { kind: "refused", why: "conflict" })
+        : leave(room, { kind: "refused", why: presence.why }, false);
     case "gone":
       if (presence.nick === room.self) return selfGone(room, presence.reason);
       return presence.nick === FOCUS_NICK ? rejoin(room, { kind: "lost" }) : gone(room, presence.nick);
@@ -45,14 +47,17 @@ function selfGone(room: Room, reason: GoneReason): Step {
       return leave(room, { kind: "kicked", text: reason.text }, false);
     case "destroyed":
       // "Destroyed, go on in the same room" is how a server asks everybody to come back.
-      return reason.to === room.place.roomJid ? rejoin(room, { kind: "lost" }) : leave(room, { kind: "ended", text: reason.text }, false);
+      return reason.to === room.place.roomJid
+        ? rejoin(room, { kind: "lost" })
+        : leave(room, { kind: "ended", text: reason.text }, false);
     case "left":
       return rejoin(room, { kind: "lost" });
   }
 }
 
 function present(room: Room, id: EndpointId, occupant: OccupantPresence): Step {
-  if (room.place.hiddenDomain !== "" && bare(occupant.jid).endsWith(`@${room.place.hiddenDomain}`)) return { call: room, effects: [] };
+  if (room.place.hiddenDomain !== "" && bare(occupant.jid).endsWith(`@${room.place.hiddenDomain}`))
+    return { call: room, effects: [] };
   const before = room.endpoints.get(id);
   const endpoint: Endpoint = { id, ...occupant, lost: before?.lost ?? false };
   const call: Room = { ...room, endpoints: new Map(room.endpoints).set(id, endpoint) };

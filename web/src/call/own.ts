@@ -4,7 +4,18 @@ import { ownAudio, ownCamera, ownShare, type SourceName } from "../model";
 import { videoTypeMessage } from "../wire/channel";
 import { CHAT_MAX, writeChat, type ChatMessage } from "../wire/chat";
 import { NAME_MAX, writePresence, type SourceState, type SourceStates } from "../wire/presence";
-import { isInRoom, isOn, occupantJid, type Call, type Device, type DeviceState, type Effect, type InRoom, type Room, type Step } from "./state";
+import {
+  isInRoom,
+  isOn,
+  occupantJid,
+  type Call,
+  type Device,
+  type DeviceState,
+  type Effect,
+  type InRoom,
+  type Room,
+  type Step,
+} from "./state";
 
 /** What others are told of the own sources: nothing before the bridge knows them. */
 export function ownSourceStates(room: InRoom): SourceStates {
@@ -30,7 +41,10 @@ export function videoTypeEffects(room: InRoom): readonly Effect[] {
   const camera = videoTypeMessage(ownCamera(room.self), isOn(room.devices, "camera") ? "camera" : "none");
   const effects: Effect[] = [{ kind: "tell-bridge", text: camera }];
   if (room.session.local.some((source) => source.name === ownShare(room.self))) {
-    effects.push({ kind: "tell-bridge", text: videoTypeMessage(ownShare(room.self), isOn(room.devices, "screen") ? "desktop" : "none") });
+    effects.push({
+      kind: "tell-bridge",
+      text: videoTypeMessage(ownShare(room.self), isOn(room.devices, "screen") ? "desktop" : "none"),
+    });
   }
   return effects;
 }
@@ -50,7 +64,10 @@ export function deviceChanged(call: Call, device: Device, state: DeviceState): S
   const changed = withDevice(call, device, state);
   // Before a meeting the page has a place of its own for it.
   if (state.kind !== "trouble" || !isInRoom(call)) return changed;
-  return { call: changed.call, effects: [...changed.effects, { kind: "notice", notice: { kind: "trouble", device, trouble: state.trouble } }] };
+  return {
+    call: changed.call,
+    effects: [...changed.effects, { kind: "notice", notice: { kind: "trouble", device, trouble: state.trouble } }],
+  };
 }
 
 /** Sets a device's state and, when others would see a difference, tells them. */
@@ -67,7 +84,11 @@ export function mutedByOther(call: Call, device: "microphone" | "camera"): Step 
   const off = withDevice(call, device, { kind: "off" });
   return {
     call: off.call,
-    effects: [{ kind: "device", device, on: false }, ...off.effects, { kind: "notice", notice: { kind: "muted-by-other", device } }],
+    effects: [
+      { kind: "device", device, on: false },
+      ...off.effects,
+      { kind: "notice", notice: { kind: "muted-by-other", device } },
+    ],
   };
 }
 

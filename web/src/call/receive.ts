@@ -42,7 +42,8 @@ export function hide(call: Call): Step {
 export function tell(call: Room): Step {
   const wanted = constraintsOf(call.wishes);
   const text = constraintsMessage(wanted);
-  if (!call.channelOpen || (call.wishes.told !== null && constraintsMessage(call.wishes.told) === text)) return { call, effects: [] };
+  if (!call.channelOpen || (call.wishes.told !== null && constraintsMessage(call.wishes.told) === text))
+    return { call, effects: [] };
   const effect: Effect = { kind: "tell-bridge", text };
   return { call: { ...call, wishes: { ...call.wishes, told: wanted } }, effects: [effect] };
 }

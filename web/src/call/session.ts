@@ -28,7 +28,10 @@ const RESTARTS_MAX = 3;
 
 /** Answers and applies an action of the focus. `iq` is the request that it came in. */
 export function handleJingle(room: Room, iq: Xml, action: JingleAction): Step {
-  const ok: Effect = { kind: "send", stanza: el("iq", { xmlns: NS.client, type: "result", to: iq.attrs["from"], id: iq.attrs["id"] }) };
+  const ok: Effect = {
+    kind: "send",
+    stanza: el("iq", { xmlns: NS.client, type: "result", to: iq.attrs["from"], id: iq.attrs["id"] }),
+  };
   if (action.action === "session-initiate") {
     const opened = open(room, iq.attrs["from"] ?? "", action);
     return { call: opened.call, effects: [ok, ...opened.effects] };
@@ -38,7 +41,11 @@ export function handleJingle(room: Room, iq: Xml, action: JingleAction): Step {
   switch (action.action) {
     case "source-add":
     case "source-remove": {
-      const change = withRemote(room, session, action.action === "source-add" ? add(session, action.sources) : remove(session, action.sources));
+      const change = withRemote(
+        room,
+        session,
+        action.action === "source-add" ? add(session, action.sources) : remove(session, action.sources),
+      );
       return { call: change.call, effects: [ok, ...change.effects] };
     }
     case "transport-info":
@@ -46,7 +53,12 @@ export function handleJingle(room: Room, iq: Xml, action: JingleAction): Step {
     case "session-terminate":
       return {
         call: { ...room, session: null, channelOpen: false, forwarded: null },
-        effects: [ok, { kind: "close-session" }, { kind: "cancel", timer: "ice-restart" }, { kind: "cancel", timer: "ice-recovery" }],
+        effects: [
+          ok,
+          { kind: "close-session" },
+          { kind: "cancel", timer: "ice-restart" },
+          { kind: "cancel", timer: "ice-recovery" },
+        ],
       };
     case "unknown":
       return { call: room, effects: [badRequest(iq)] };
@@ -103,7 +115,8 @@ function ofOthers(room: Room, remote: ReadonlyMap<SourceName, Source>): readonly
 /** Nobody announces the end of the sources of who leaves the room. */
 export function dropSourcesOf(room: Room, owner: string): Step {
   const session = room.session;
-  if (session === null || ![...session.remote.values()].some((source) => source.owner === owner)) return { call: room, effects: [] };
+  if (session === null || ![...session.remote.values()].some((source) => source.owner === owner))
+    return { call: room, effects: [] };
   return withRemote(room, session, new Map([...session.remote].filter(([, source]) => source.owner !== owner)));
 }
 
@@ -135,8 +148,18 @@ function signal(room: Room, session: Session): Step {
   const change = (action: "source-add" | "source-remove", sources: readonly Source[]): readonly Effect[] =>
     sources.length === 0
       ? []
-      : [{ kind: "request", stanza: request(session, sourceChange(action, session.ref, sources)), tag, patienceMs: JINGLE_PATIENCE_MS }];
-  return { call, effects: [...change("source-remove", gone), ...change("source-add", fresh), ...videoTypeEffects(call), presenceEffect(call)] };
+      : [
+          {
+            kind: "request",
+            stanza: request(session, sourceChange(action, session.ref, sources)),
+            tag,
+            patienceMs: JINGLE_PATIENCE_MS,
+          },
+        ];
+  return {
+    call,
+    effects: [...change("source-remove", gone), ...change("source-add", fresh), ...videoTypeEffects(call), presenceEffect(call)],
+  };
 }
 
 function same(a: Source, b: Source): boolean {
@@ -214,7 +237,8 @@ export function restartDue(call: Call): Step {
 function restartInPlace(room: Room, session: Session): Step {
   const interrupted: Room = { ...room, session: { ...session, ice: "interrupted" } };
   // Nobody can be asked now; the socket's return is waited for first.
-  if (room.link === "lost") return { call: interrupted, effects: [{ kind: "timer", timer: "ice-restart", ms: INTERRUPTED_FOR_MS }] };
+  if (room.link === "lost")
+    return { call: interrupted, effects: [{ kind: "timer", timer: "ice-restart", ms: INTERRUPTED_FOR_MS }] };
   if (room.restarts >= RESTARTS_MAX) return rejoin(room, { kind: "no-media" });
   const { bridge } = session.offer;
   if (bridge === null || session.accept !== "active") return fullRestart(interrupted, session);
@@ -267,5 +291,8 @@ function badRequest(iq: Xml): Effect {
 /** The answer to an IQ that cannot be done. */
 export function failed(iq: Xml, ...conditions: readonly Xml[]): Effect {
   const { from, id } = iq.attrs;
-  return { kind: "send", stanza: el("iq", { xmlns: NS.client, type: "error", to: from, id }, el("error", { type: "cancel" }, ...conditions)) };
+  return {
+    kind: "send",
+    stanza: el("iq", { xmlns: NS.client, type: "error", to: from, id }, el("error", { type: "cancel" }, ...conditions)),
+  };
 }

@@ -191,7 +191,13 @@ export type Effect =
   | { readonly kind: "request"; readonly stanza: Xml; readonly tag: IqTag; readonly patienceMs: number | null }
   | { readonly kind: "device"; readonly device: Device; readonly on: boolean }
   | { readonly kind: "release-devices" }
-  | { readonly kind: "open-session"; readonly ref: SessionRef; readonly offer: Offer; readonly self: EndpointId; readonly iceServers: readonly IceServer[] }
+  | {
+      readonly kind: "open-session";
+      readonly ref: SessionRef;
+      readonly offer: Offer;
+      readonly self: EndpointId;
+      readonly iceServers: readonly IceServer[];
+    }
   | { readonly kind: "remote-sources"; readonly sid: string; readonly sources: readonly Source[] }
   | { readonly kind: "restart-ice"; readonly sid: string; readonly transport: Transport; readonly generation: number }
   | { readonly kind: "add-candidates"; readonly sid: string; readonly candidates: readonly string[] }

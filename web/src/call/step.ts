@@ -208,7 +208,10 @@ function isRequest(iq: Xml): boolean {
 }
 
 function result(iq: Xml, ...nodes: readonly Xml[]): Effect {
-  return { kind: "send", stanza: el("iq", { xmlns: NS.client, type: "result", to: iq.attrs["from"], id: iq.attrs["id"] }, ...nodes) };
+  return {
+    kind: "send",
+    stanza: el("iq", { xmlns: NS.client, type: "result", to: iq.attrs["from"], id: iq.attrs["id"] }, ...nodes),
+  };
 }
 
 /** What can be answered without knowing the room: features, pings; everything else is politely refused. */
@@ -263,7 +266,10 @@ function bridge(call: Call, said: FromBridge): Step {
     case "connectivity": {
       const endpoint = call.endpoints.get(said.endpoint);
       if (endpoint === undefined) return { call, effects: [] };
-      return { call: { ...call, endpoints: new Map(call.endpoints).set(endpoint.id, { ...endpoint, lost: !said.active }) }, effects: [] };
+      return {
+        call: { ...call, endpoints: new Map(call.endpoints).set(endpoint.id, { ...endpoint, lost: !said.active }) },
+        effects: [],
+      };
     }
   }
 }

@@ -4,7 +4,8 @@ import type { Trouble } from "../call/state";
 import type { Words } from "./en";
 
 const microphone: Record<Trouble, string> = {
-  refused: "El navegador no deja que esta página use el micrófono. Permítelo junto a la barra de direcciones y vuelve a encenderlo.",
+  refused:
+    "El navegador no deja que esta página use el micrófono. Permítelo junto a la barra de direcciones y vuelve a encenderlo.",
   missing: "No hay ningún micrófono. Puedes entrar y escuchar; conecta uno para hablar.",
   busy: "Otro programa está usando el micrófono. Ciérralo allí y enciéndelo aquí.",
   unsuitable: "El micrófono no ofrece lo que esta página pide. Elige otro.",

@@ -87,7 +87,8 @@ export class Devices {
   #constraints(device: "microphone" | "camera"): MediaStreamConstraints {
     const preferred = this.#preferred.value[device];
     const deviceId = preferred === undefined ? {} : { deviceId: { ideal: preferred } };
-    if (device === "microphone") return { audio: { ...deviceId, echoCancellation: true, noiseSuppression: true, autoGainControl: true } };
+    if (device === "microphone")
+      return { audio: { ...deviceId, echoCancellation: true, noiseSuppression: true, autoGainControl: true } };
     const height = this.#options.cameraHeight;
     const size = { height: { ideal: height }, width: { ideal: Math.round((height * 16) / 9) }, frameRate: { ideal: 30 } };
     return { video: { ...deviceId, ...size } };
@@ -115,7 +116,10 @@ export class Devices {
   }
 
   async refreshChoices(): Promise<void> {
-    const found = (await mediaDevices()?.enumerateDevices().catch(() => [])) ?? [];
+    const found =
+      (await mediaDevices()
+        ?.enumerateDevices()
+        .catch(() => [])) ?? [];
     const of = (kind: MediaDeviceKind): readonly Choice[] =>
       found.filter((info) => info.kind === kind && info.deviceId !== "").map((info) => ({ id: info.deviceId, label: info.label }));
     this.#choices.value = { microphone: of(KINDS.microphone), camera: of(KINDS.camera) };

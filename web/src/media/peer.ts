@@ -63,7 +63,10 @@ export class Peer {
     this.#wish = { sources: [], tracks, restart: null };
     this.#slots = firstSlots(options.offer);
     this.#transport = options.offer.transport;
-    this.#pc = new RTCPeerConnection({ bundlePolicy: "max-bundle", iceServers: options.iceServers.map((server) => ({ ...server })) });
+    this.#pc = new RTCPeerConnection({
+      bundlePolicy: "max-bundle",
+      iceServers: options.iceServers.map((server) => ({ ...server })),
+    });
     this.#pc.addEventListener("iceconnectionstatechange", () => this.#iceChanged());
     this.#pc.addEventListener("connectionstatechange", () => {
       if (this.#pc.connectionState === "failed" && !this.#closed) options.events.handleIce("failed");

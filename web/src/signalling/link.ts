@@ -178,10 +178,15 @@ export class Link {
     this.#pingSentAt = null;
     this.#pingsLost = 0;
     this.#pinger = setInterval(() => this.#ping(), 1_000);
-    connection.addHandler((element: Element) => {
-      this.#received(connection, element);
-      return true;
-    }, "", "", "");
+    connection.addHandler(
+      (element: Element) => {
+        this.#received(connection, element);
+        return true;
+      },
+      "",
+      "",
+      "",
+    );
     const resumed = connection.hasResumed();
     const outbox = this.#outbox;
     this.#outbox = [];

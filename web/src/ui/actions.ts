@@ -21,7 +21,13 @@ export interface Action {
   readonly run: (scene: Scene) => void;
 }
 
-function device(id: string, key: string, which: Device, labels: (words: Words) => readonly [string, string], icons: readonly [IconName, IconName]): Action {
+function device(
+  id: string,
+  key: string,
+  which: Device,
+  labels: (words: Words) => readonly [string, string],
+  icons: readonly [IconName, IconName],
+): Action {
   const wanted = (call: Call): boolean => isOn(call.devices, which) || call.devices[which].kind === "starting";
   return {
     id,
@@ -39,7 +45,10 @@ function device(id: string, key: string, which: Device, labels: (words: Words) =
   };
 }
 
-export const microphoneAction = device("toggle-mic", "m", "microphone", (w) => [w.microphoneOn, w.microphoneOff], ["microphoneOff", "microphone"]);
+export const microphoneAction = device("toggle-mic", "m", "microphone", (w) => [w.microphoneOn, w.microphoneOff], [
+  "microphoneOff",
+  "microphone",
+]);
 export const cameraAction = device("toggle-cam", "v", "camera", (w) => [w.cameraOn, w.cameraTurnOff], ["cameraOff", "camera"]);
 export const screenAction = device("share", "d", "screen", (w) => [w.shareOn, w.shareOff], ["screen", "screenOff"]);
 

@@ -6,7 +6,15 @@ import type { Action } from "./actions";
 import { Icon } from "./icons";
 import type { Scene } from "./store";
 
-export function ActionButton({ action, scene, children }: { readonly action: Action; readonly scene: Scene; readonly children?: ComponentChildren }): JSX.Element | null {
+export function ActionButton({
+  action,
+  scene,
+  children,
+}: {
+  readonly action: Action;
+  readonly scene: Scene;
+  readonly children?: ComponentChildren;
+}): JSX.Element | null {
   if (!action.available()) return null;
   const call = scene.meeting.call.value;
   const w = words.value;

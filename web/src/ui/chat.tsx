@@ -31,7 +31,14 @@ export function Chat({ scene }: { readonly scene: Scene }): JSX.Element {
     <aside class="chat" data-testid="chat-panel" aria-label={w.chat}>
       <header>
         <h2>{w.chat}</h2>
-        <button type="button" class="small" data-testid="chat-close" aria-label={w.chatClose} title={w.chatClose} onClick={() => (chatOpen.value = false)}>
+        <button
+          type="button"
+          class="small"
+          data-testid="chat-close"
+          aria-label={w.chatClose}
+          title={w.chatClose}
+          onClick={() => (chatOpen.value = false)}
+        >
           <Icon name="close" />
         </button>
       </header>
@@ -65,7 +72,14 @@ export function Chat({ scene }: { readonly scene: Scene }): JSX.Element {
             }
           }}
         />
-        <button type="submit" class="small accent" data-testid="chat-send" disabled={text.trim() === ""} aria-label={w.send} title={w.send}>
+        <button
+          type="submit"
+          class="small accent"
+          data-testid="chat-send"
+          disabled={text.trim() === ""}
+          aria-label={w.send}
+          title={w.send}
+        >
           <Icon name="send" />
         </button>
       </form>
@@ -87,7 +101,9 @@ function Line({ line, follows: joined }: { readonly line: ChatLine; readonly fol
         <div class="who">
           <b>{line.own ? w.you : line.name || w.guest}</b>
           {line.isPrivate && <span>{w.privately}</span>}
-          <time dateTime={time.toISOString()}>{time.toLocaleTimeString(document.documentElement.lang, { hour: "2-digit", minute: "2-digit" })}</time>
+          <time dateTime={time.toISOString()}>
+            {time.toLocaleTimeString(document.documentElement.lang, { hour: "2-digit", minute: "2-digit" })}
+          </time>
         </div>
       )}
       <p>

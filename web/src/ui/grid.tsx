@@ -33,7 +33,14 @@ export function Grid({ scene }: { readonly scene: Scene }): JSX.Element {
   );
   const rest = tiles.filter((tile) => tile !== stage);
   const view = (tile: Tile, large: boolean): JSX.Element => (
-    <TileView key={`${tile.key}${large ? "!" : ""}`} tile={tile} scene={scene} sizes={sizes} stage={large} canEnlarge={tiles.length > 1} />
+    <TileView
+      key={`${tile.key}${large ? "!" : ""}`}
+      tile={tile}
+      scene={scene}
+      sizes={sizes}
+      stage={large}
+      canEnlarge={tiles.length > 1}
+    />
   );
   if (stage === undefined) return <Equal tiles={rest} view={(tile) => view(tile, false)} />;
   return (

@@ -17,7 +17,12 @@ export function Left({ scene, why }: { readonly scene: Scene; readonly why: Leav
         <h1>{title}</h1>
         <p>{detail}</p>
         <div class="choices">
-          <button type="button" class="button primary" data-testid="rejoin" onClick={() => meeting.dispatch({ kind: "join", name: meeting.call.peek().name })}>
+          <button
+            type="button"
+            class="button primary"
+            data-testid="rejoin"
+            onClick={() => meeting.dispatch({ kind: "join", name: meeting.call.peek().name })}
+          >
             {w.rejoin}
           </button>
           <a class="button" href={scene.address.base} data-testid="home">

@@ -17,7 +17,15 @@ export interface Visit {
 
 const KEY = "tertulia";
 const RECENT_MAX = 5;
-const NOTHING: Remembered = { name: "", microphoneId: "", cameraId: "", microphoneOn: true, cameraOn: true, machineUid: "", recent: [] };
+const NOTHING: Remembered = {
+  name: "",
+  microphoneId: "",
+  cameraId: "",
+  microphoneOn: true,
+  cameraOn: true,
+  machineUid: "",
+  recent: [],
+};
 
 export function remembered(): Remembered {
   try {

@@ -83,7 +83,14 @@ function CopyLink({ look }: { readonly look: "small" | "wide" }): JSX.Element | 
   };
   const label = copied ? w.copied : w.copyLink;
   return (
-    <button type="button" class={look === "small" ? "small" : "button"} data-testid="copy-link" aria-label={label} title={label} onClick={copy}>
+    <button
+      type="button"
+      class={look === "small" ? "small" : "button"}
+      data-testid="copy-link"
+      aria-label={label}
+      title={label}
+      onClick={copy}
+    >
       <Icon name={copied ? "check" : "link"} />
       {look === "wide" && <span aria-live="polite">{label}</span>}
     </button>

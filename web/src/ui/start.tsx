@@ -82,7 +82,8 @@ function Recent(): JSX.Element | null {
   const w = words.value;
   const [visits, setVisits] = useState<readonly Visit[]>(() => remembered().recent);
   if (visits.length === 0) return null;
-  const date = (at: number): string => new Date(at).toLocaleDateString(document.documentElement.lang, { day: "numeric", month: "short" });
+  const date = (at: number): string =>
+    new Date(at).toLocaleDateString(document.documentElement.lang, { day: "numeric", month: "short" });
   return (
     <section class="recent" aria-label={w.recent}>
       <h2>{w.recent}</h2>

@@ -28,7 +28,9 @@ export function TileView({ tile, scene, sizes, stage, canEnlarge }: TileViewProp
   const w = words.value;
   const speaking = tile.shows === "camera" && !tile.muted && scene.meeting.speaking.value.has(tile.audio);
   const name = tileName(tile);
-  const track = own ? scene.devices.tracks.value.get(tile.shows === "screen" ? "screen" : "camera") : scene.meeting.tracks.value.get(source);
+  const track = own
+    ? scene.devices.tracks.value.get(tile.shows === "screen" ? "screen" : "camera")
+    : scene.meeting.tracks.value.get(source);
   const shown = tile.picture && !tile.paused;
   return (
     <article
@@ -44,7 +46,9 @@ export function TileView({ tile, scene, sizes, stage, canEnlarge }: TileViewProp
       aria-label={[name, tile.muted ? w.muted : "", tile.lost ? w.noConnection : ""].filter((part) => part !== "").join(", ")}
     >
       <Avatar name={tile.name} seed={endpoint} />
-      {shown && <Video track={track} mirrored={own && tile.shows === "camera"} label={name} id={stage ? "largeVideo" : undefined} />}
+      {shown && (
+        <Video track={track} mirrored={own && tile.shows === "camera"} label={name} id={stage ? "largeVideo" : undefined} />
+      )}
       <footer class="plate">
         {tile.muted && tile.shows === "camera" && <Icon name="microphoneOff" />}
         {tile.shows === "screen" && <Icon name="screen" />}

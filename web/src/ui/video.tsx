@@ -40,7 +40,15 @@ export function Video({ track, mirrored, id, label }: VideoProps): JSX.Element {
   );
 }
 
-export function Sound({ track, source, endpoint }: { readonly track: MediaStreamTrack; readonly source: string; readonly endpoint: string }): JSX.Element {
+export function Sound({
+  track,
+  source,
+  endpoint,
+}: {
+  readonly track: MediaStreamTrack;
+  readonly source: string;
+  readonly endpoint: string;
+}): JSX.Element {
   const element = useRef<HTMLAudioElement>(null);
   useEffect(() => {
     const audio = element.current;

@@ -93,6 +93,12 @@ export function statsMessage(stats: EndpointStats): string {
 
 /** The scale that stock clients show as bars. */
 function qualityOf(lossPercent: number): number {
-  const steps = [[2, 100], [4, 70], [6, 50], [8, 30], [12, 10]] as const;
+  const steps = [
+    [2, 100],
+    [4, 70],
+    [6, 50],
+    [8, 30],
+    [12, 10],
+  ] as const;
   return steps.find(([limit]) => lossPercent <= limit)?.[1] ?? 0;
 }

@@ -68,7 +68,9 @@ export function parseJingle(jingle: Xml): JingleAction {
   switch (attr(jingle, "action")) {
     case "session-initiate": {
       const offer = parseOffer(jingle);
-      return offer === null ? { action: "unknown", sid } : { action: "session-initiate", sid, initiator: attr(jingle, "initiator"), offer };
+      return offer === null
+        ? { action: "unknown", sid }
+        : { action: "session-initiate", sid, initiator: attr(jingle, "initiator"), offer };
     }
     case "source-add":
     case "addsource":
@@ -194,7 +196,13 @@ export function sessionAccept(session: SessionRef, responder: string, answer: An
     ),
   );
   const names = answer.media.map((profile) => el("content", { name: profile.kind }));
-  return jingle("session-accept", session, { responder }, el("group", { xmlns: NS.grouping, semantics: "BUNDLE" }, ...names), ...contents);
+  return jingle(
+    "session-accept",
+    session,
+    { responder },
+    el("group", { xmlns: NS.grouping, semantics: "BUNDLE" }, ...names),
+    ...contents,
+  );
 }
 
 function writePayload(payload: Payload): Xml {
@@ -232,7 +240,11 @@ export function sourceChange(action: "source-add" | "source-remove", session: Se
     session,
     {},
     ...kinds.map((kind) =>
-      el("content", { name: kind }, el("description", { xmlns: NS.rtp, media: kind }, ...writeSources(sources.filter((s) => s.kind === kind)))),
+      el(
+        "content",
+        { name: kind },
+        el("description", { xmlns: NS.rtp, media: kind }, ...writeSources(sources.filter((s) => s.kind === kind))),
+      ),
     ),
   );
 }
@@ -244,7 +256,12 @@ export function iceRestartRequest(session: SessionRef, bridge: BridgeSession): X
 
 /** The answer to new credentials: one's own new ones. */
 export function transportInfo(session: SessionRef, transport: Transport, generation: number): Xml {
-  return jingle("transport-info", session, {}, el("content", { name: "audio", creator: "initiator" }, writeTransport(transport, generation)));
+  return jingle(
+    "transport-info",
+    session,
+    {},
+    el("content", { name: "audio", creator: "initiator" }, writeTransport(transport, generation)),
+  );
 }
 
 /** Ends a session that has no media and asks for another. */

@@ -76,7 +76,9 @@ function parseProfile(section: Section): MediaProfile | null {
       const [type = "", subtype] = line.split(" ");
       return subtype === undefined ? { type } : { type, subtype };
     });
-    return [{ id, name, clockrate: Number(clockrate), channels: Number(channels ?? "1"), parameters: own("fmtp").join(";"), feedback }];
+    return [
+      { id, name, clockrate: Number(clockrate), channels: Number(channels ?? "1"), parameters: own("fmtp").join(";"), feedback },
+    ];
   });
   const extensions = values(attributes, "extmap").flatMap((line) => {
     const [id = "", uri = ""] = line.split(" ");
@@ -140,7 +142,12 @@ export function addEncodings(sdp: string, mid: string, newSsrc: () => number): s
     .join("");
 }
 
-function encodingLines(lines: readonly string[], primary: string, repair: string | undefined, newSsrc: () => number): readonly string[] {
+function encodingLines(
+  lines: readonly string[],
+  primary: string,
+  repair: string | undefined,
+  newSsrc: () => number,
+): readonly string[] {
   const tail = lines.flatMap((line) => (line.startsWith(`a=ssrc:${primary} `) ? [line.slice(`a=ssrc:${primary} `.length)] : []));
   const added: string[] = [];
   const encodings = [primary];

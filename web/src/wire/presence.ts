@@ -70,7 +70,9 @@ export function parsePresence(presence: Xml): RoomPresence | null {
   const item = child(user, "item");
   if (type !== "" || item === undefined) return null;
   const occupant: OccupantPresence = {
-    name: text(child(presence, "nick", NS.nick)).trim().slice(0, NAME_MAX),
+    name: text(child(presence, "nick", NS.nick))
+      .trim()
+      .slice(0, NAME_MAX),
     jid: attr(item, "jid"),
     moderator: attr(item, "role") === "moderator",
     sources: parseSourceInfo(presence, nick),
@@ -103,7 +105,10 @@ function parseSourceInfo(presence: Xml, nick: EndpointId): SourceStates {
   const info = child(presence, "SourceInfo");
   if (info === undefined) {
     // Older clients say it per kind.
-    for (const [element, suffix] of [["audiomuted", "a0"], ["videomuted", "v0"]] as const) {
+    for (const [element, suffix] of [
+      ["audiomuted", "a0"],
+      ["videomuted", "v0"],
+    ] as const) {
       const name = sourceName(`${nick}-${suffix}`);
       const muted = child(presence, element);
       if (name !== null && muted !== undefined) {

@@ -71,7 +71,13 @@ const DIRECTION = { own: "sendrecv", share: "recvonly", remote: "sendonly", free
 export type CodecOrder = readonly string[];
 
 /** Writes the offer for these m-lines. `version` must grow with each description of a session. */
-export function writeRemote(offer: Offer, slots: readonly Slot[], version: number, order: CodecOrder, transport: Transport): string {
+export function writeRemote(
+  offer: Offer,
+  slots: readonly Slot[],
+  version: number,
+  order: CodecOrder,
+  transport: Transport,
+): string {
   const lines = ["v=0", `o=- 1 ${version} IN IP4 0.0.0.0`, "s=-", "t=0 0"];
   if (offer.bundle) lines.push(`a=group:BUNDLE ${slots.map((slot) => slot.mid).join(" ")}`);
   lines.push("a=msid-semantic: WMS *");

@@ -23,7 +23,8 @@ export function el(name: string, attrs: Attrs = {}, ...nodes: readonly (Xml | st
 const ESCAPES: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;" };
 
 /** Characters that XML 1.0 forbids even as references; people paste them into chats. */
-const FORBIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
+const FORBIDDEN =
+  /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
 export function escape(text: string): string {
   return text.replace(FORBIDDEN, "").replace(/[&<>"']/g, (c) => ESCAPES[c] ?? c);
