@@ -32,6 +32,8 @@ pub enum Input {
         from: FullJid,
         /// As it came.
         stanza: Element,
+        /// How the sender reached this server, `ws://host:port` or `wss://host`: its bridge channel goes the same way.
+        origin: Arc<str>,
     },
     /// That session is over.
     Gone {
@@ -167,7 +169,7 @@ impl Conference {
                     self.timers.insert(Timer::Empty, now + EMPTY_TIMEOUT);
                 }
             }
-            Input::Stanza { from, stanza } => self.handle_stanza(now, &from, stanza, out),
+            Input::Stanza { from, stanza, origin } => self.handle_stanza(now, &from, stanza, &origin, out),
             Input::Gone { from } => {
                 if let Some(nick) = self.nick_of(&from) {
                     self.leave(now, &nick, None, out);
@@ -195,7 +197,14 @@ impl Conference {
         self.timers.values().min().copied()
     }
 
-    fn handle_stanza(&mut self, now: Instant, from: &FullJid, mut stanza: Element, out: &mut Vec<Output>) {
+    fn handle_stanza(
+        &mut self,
+        now: Instant,
+        from: &FullJid,
+        mut stanza: Element,
+        origin: &Arc<str>,
+        out: &mut Vec<Output>,
+    ) {
         stanza.set_attr("from", from.to_string());
         match route(&self.settings.domains, &stanza) {
             Route::Component(Component::Metadata) => self.handle_metadata(from, &stanza, out),
@@ -205,7 +214,12 @@ impl Conference {
                     .and_then(|to| Jid::new(to).ok())
                     .and_then(|to| to.resource().map(ToString::to_string));
                 match stanza.name() {
-                    "presence" => self.handle_presence(now, from, nick.as_deref(), stanza, out),
+                    "presence" => {
+                        self.handle_presence(now, from, nick.as_deref(), stanza, out);
+                        if let Some(occupant) = self.occupants.values_mut().find(|occupant| occupant.jid == *from) {
+                            occupant.channel_origin = Arc::clone(origin);
+                        }
+                    }
                     "message" => self.handle_message(from, nick.as_deref(), stanza, out),
                     "iq" => self.handle_iq(now, from, nick.as_deref(), &stanza, out),
                     _ => {}

@@ -183,7 +183,7 @@ impl Conference {
             initiator: &self.settings.domains.focus_jid(),
             bridge_session: &self.bridge_session,
             transport,
-            channel_url: &format!("{}{}", self.settings.channel_origin, transport.channel.path_and_query()),
+            channel_url: &format!("{}{}", occupant.channel_origin, transport.channel.path_and_query()),
             capabilities: features.capabilities,
             json_sources: features.json_sources,
             sources: &sources,

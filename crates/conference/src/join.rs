@@ -61,6 +61,7 @@ impl Conference {
             nick: nick.clone(),
             presence: clean(stanza),
             affiliation: if first { Affiliation::Owner } else { Affiliation::None },
+            channel_origin: "".into(), // set with each presence, and nobody is invited before one
             order: self.next_order,
             features: None,
             session: Session::Uninvited,

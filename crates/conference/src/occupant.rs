@@ -1,6 +1,7 @@
 //! One person in the room.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tertulia_model::EndpointId;
 use tertulia_xmpp::{Element, FullJid};
@@ -44,6 +45,8 @@ pub(crate) struct Occupant {
     /// Its last presence, cleaned of everything that only the server may say.
     pub(crate) presence: Element,
     pub(crate) affiliation: Affiliation,
+    /// The front of its bridge channel's URL.
+    pub(crate) channel_origin: Arc<str>,
     /// Order of joining: the next owner is the one who has been here longest.
     pub(crate) order: u64,
     /// `None` until its client has told.

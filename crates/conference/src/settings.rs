@@ -52,8 +52,6 @@ impl Domains {
 pub struct Settings {
     /// Names.
     pub domains: Domains,
-    /// `ws://host:port` or `wss://host`, the front of bridge channel URLs.
-    pub channel_origin: String,
     /// Most people in a room.
     pub occupants_max: usize,
     /// Tells which software this is.

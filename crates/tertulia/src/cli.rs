@@ -35,7 +35,7 @@ pub(crate) enum ConfigAction {
     Check,
     /// Prints every key with its documentation and default, or the values in force.
     Print {
-        /// The values in force, secrets hidden.
+        /// The values in force.
         #[arg(long)]
         effective: bool,
     },

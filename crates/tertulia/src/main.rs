@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod log;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -14,8 +15,8 @@ use config::ConfigError;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.clone().unwrap_or(Command::Serve) {
-        Command::Serve => Ok(()),
-        Command::Config { action } => look_at_config(&cli, &action).map_err(Into::<anyhow::Error>::into),
+        Command::Serve => serve(&cli),
+        Command::Config { action } => look_at_config(&cli, &action).map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -24,6 +25,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn serve(cli: &Cli) -> anyhow::Result<()> {
+    let config = cli.sources.read()?.check()?;
+    log::install(&config)?;
+    serve::run(&config)
 }
 
 fn look_at_config(cli: &Cli, action: &ConfigAction) -> Result<(), ConfigError> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::key::Key;
-use super::value::{AddressMapping, FromToml, LogFormat, Secret};
+use super::value::{AddressMapping, FromToml, LogFormat};
 use super::{ConfigError, Layers};
 
 /// Declares the keys: makes the checked `Config` and the table `KEYS` out of one list.
@@ -34,7 +34,7 @@ macro_rules! keys {
                 Ok(Self { $($field),* })
             }
 
-            /// Paths and values, secrets hidden.
+            /// Paths and values.
             pub(crate) fn entries(&self) -> Vec<(&'static str, toml::Value)> {
                 vec![$(($path, self.$field.to_toml())),*]
             }
@@ -73,15 +73,6 @@ keys! {
     media_bind = "media.bind": Vec<IpAddr> = "";
     /// Public addresses in front of this machine (1:1 NAT): "203.0.113.7", or "203.0.113.7=10.0.0.5" when there are several.
     media_advertise = "media.advertise": Vec<AddressMapping> = "";
-
-    /// Host name of a TURN server to tell clients about. Empty: none.
-    turn_host = "turn.host": String = "";
-    /// Its port.
-    turn_port = "turn.port": u16 = "3478";
-    /// `udp` or `tcp`.
-    turn_transport = "turn.transport": String = "udp";
-    /// The secret shared with it (TURN REST API), from which short-lived credentials are made.
-    turn_secret = "turn.secret": Secret = "";
 
     /// Most rooms at once.
     limits_rooms = "limits.rooms": u32 = "5000";

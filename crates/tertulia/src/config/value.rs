@@ -17,26 +17,6 @@ pub(crate) trait FromToml: Sized {
     }
 }
 
-/// A value that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(pub(crate) String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(hidden)")
-    }
-}
-
-impl FromToml for Secret {
-    fn from_toml(value: &toml::Value) -> Result<Self, String> {
-        String::from_toml(value).map(Self)
-    }
-
-    fn to_toml(&self) -> toml::Value {
-        toml::Value::String(if self.0.is_empty() { String::new() } else { "(hidden)".to_owned() })
-    }
-}
-
 impl FromToml for String {
     fn from_toml(value: &toml::Value) -> Result<Self, String> {
         value.as_str().map(str::to_owned).ok_or_else(|| format!("expected a text, found {value}"))
