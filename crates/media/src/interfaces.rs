@@ -66,7 +66,7 @@ mod tests {
     fn this_machine_has_an_address_and_loopback_comes_last() {
         let all = addresses().unwrap();
         assert!(!all.is_empty());
-        let first_loopback = all.iter().position(|address| address.is_loopback()).unwrap_or(all.len());
-        assert!(all[first_loopback..].iter().all(|address| address.is_loopback()));
+        let first_loopback = all.iter().position(std::net::IpAddr::is_loopback).unwrap_or(all.len());
+        assert!(all[first_loopback..].iter().all(std::net::IpAddr::is_loopback));
     }
 }

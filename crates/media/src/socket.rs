@@ -73,10 +73,12 @@ impl Receiver {
             let error = io::Error::last_os_error();
             return if is_momentary(&error) { Ok(0) } else { Err(error) };
         };
-        for index in 0..received {
-            let len = usize::try_from(messages[index].msg_len).unwrap_or(0).min(DATAGRAM_MAX);
-            if let Some(from) = read_name(&self.names[index]) {
-                each(from, &mut self.buffers[index][..len]);
+        for ((message, name), buffer) in
+            messages.iter().zip(self.names.iter()).zip(self.buffers.iter_mut()).take(received)
+        {
+            let len = usize::try_from(message.msg_len).unwrap_or(0).min(DATAGRAM_MAX);
+            if let Some(from) = read_name(name) {
+                each(from, &mut buffer[..len]);
             }
         }
         Ok(received)

@@ -229,7 +229,7 @@ impl Conference {
                 self.reallocate(now, out);
             }
             Message::VideoType { source, video_type } => {
-                self.set_video_type(now, key, source.as_ref(), video_type, out)
+                self.set_video_type(now, key, source.as_ref(), video_type, out);
             }
             Message::Endpoint { to, body } => {
                 let text = channel::from_endpoint(body, &endpoint.id);

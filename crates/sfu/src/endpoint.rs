@@ -31,6 +31,8 @@ pub(crate) struct Endpoint {
     /// The last list it was told.
     pub(crate) forwarded: Option<Vec<SourceName>>,
     pub(crate) recorder: Recorder,
+    /// The stream of the last packet that was recorded.
+    pub(crate) last_ssrc: u32,
     pub(crate) active: bool,
     transport_cc_sequence: u16,
     last_heard: Instant,
@@ -52,6 +54,7 @@ impl Endpoint {
             needs_allocation: true,
             forwarded: None,
             recorder: Recorder::default(),
+            last_ssrc: 0,
             active: true,
             transport_cc_sequence: 0,
             last_heard: now,

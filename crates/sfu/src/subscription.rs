@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use tertulia_rtp::codec::FrameInfo;
 use tertulia_rtp::sequence::{SeqNo, low16};
 
 use crate::egress::EndpointKey;
@@ -35,6 +34,18 @@ pub(crate) struct Numbers {
     pub(crate) timestamp: u32,
     pub(crate) picture_id: Option<u16>,
     pub(crate) tl0: Option<u8>,
+}
+
+/// A packet as a subscription sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Incoming {
+    pub(crate) encoding: usize,
+    /// Among the packets of its encoding.
+    pub(crate) number: SeqNo,
+    pub(crate) numbers: Numbers,
+    /// Whether a receiver can start with it: any sound, and the first packet of a key frame.
+    pub(crate) may_start: bool,
+    pub(crate) clock_rate: u32,
 }
 
 /// A packet's place in the outgoing stream.
@@ -108,30 +119,22 @@ impl Subscription {
         self.target.filter(|target| self.current() != Some(*target))
     }
 
-    /// Decides on one packet. `gated` streams (video) start at key frames only.
-    pub(crate) fn project(
-        &mut self,
-        now: Instant,
-        encoding: usize,
-        number: SeqNo,
-        numbers: Numbers,
-        info: FrameInfo,
-        clock_rate: u32,
-        gated: bool,
-    ) -> Option<Projected> {
+    /// Decides on one packet.
+    pub(crate) fn project(&mut self, now: Instant, packet: Incoming) -> Option<Projected> {
         let target = self.target?;
-        if self.current() != Some(encoding) {
+        if self.current() != Some(packet.encoding) {
             let towards = match self.current() {
-                None => encoding <= target,
-                Some(current) => encoding == target || (encoding < target && encoding > current),
+                None => packet.encoding <= target,
+                Some(current) => packet.encoding == target || (packet.encoding < target && packet.encoding > current),
             };
-            if !towards || (gated && !info.starts_keyframe) {
+            if !towards || !packet.may_start {
                 return None;
             }
-            self.start_segment(now, encoding, number, numbers, clock_rate);
+            self.start_segment(now, packet);
         }
+        let numbers = packet.numbers;
         let segment = *self.segments.last()?;
-        let out = segment.from_out + number.checked_sub(segment.from_in)?;
+        let out = segment.from_out + packet.number.checked_sub(segment.from_in)?;
         if out > self.highest_out || self.last_at.is_none() {
             self.highest_out = out;
             self.last_out = Numbers {
@@ -173,7 +176,8 @@ impl Subscription {
     }
 
     /// Numbers go on by one; time by the wall clock, at least by one frame; picture ids by one.
-    fn start_segment(&mut self, now: Instant, encoding: usize, from_in: SeqNo, numbers: Numbers, clock_rate: u32) {
+    fn start_segment(&mut self, now: Instant, packet: Incoming) {
+        let Incoming { encoding, number: from_in, numbers, clock_rate, .. } = packet;
         let (mut timestamp_by, mut picture_id_by, mut tl0_by) = (0, 0, 0);
         if let Some(last_at) = self.last_at {
             let elapsed = now.saturating_duration_since(last_at).as_micros() * u128::from(clock_rate) / 1_000_000;
@@ -200,8 +204,12 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const KEY: FrameInfo = FrameInfo { starts_frame: true, starts_keyframe: true, height: None };
-    const DELTA: FrameInfo = FrameInfo { starts_frame: true, starts_keyframe: false, height: None };
+    const KEY: bool = true;
+    const DELTA: bool = false;
+
+    fn packet(encoding: usize, number: SeqNo, numbers: Numbers, may_start: bool) -> Incoming {
+        Incoming { encoding, number, numbers, may_start, clock_rate: 90_000 }
+    }
 
     fn numbers(timestamp: u32, picture_id: u16) -> Numbers {
         Numbers { timestamp, picture_id: Some(picture_id), tl0: Some(1) }
@@ -213,7 +221,7 @@ mod tests {
         let mut subscription = Subscription::new(EndpointKey(1), 100);
         subscription.aim(Some(0));
         let send = |s: &mut Subscription, ms, enc, n, ts, id, info| {
-            s.project(start + Duration::from_millis(ms), enc, n, numbers(ts, id), info, 90_000, true)
+            s.project(start + Duration::from_millis(ms), packet(enc, n, numbers(ts, id), info))
         };
         assert!(send(&mut subscription, 0, 0, 1_000, 5_000, 7, DELTA).is_none());
         let first = send(&mut subscription, 0, 0, 1_001, 5_000, 8, KEY).unwrap();
@@ -238,13 +246,13 @@ mod tests {
         let now = Instant::now();
         let mut subscription = Subscription::new(EndpointKey(1), 0);
         subscription.aim(Some(0));
-        subscription.project(now, 0, 10, numbers(0, 0), KEY, 90_000, true).unwrap();
+        subscription.project(now, packet(0, 10, numbers(0, 0), KEY)).unwrap();
         subscription.aim(None);
-        assert!(subscription.project(now, 0, 11, numbers(0, 0), KEY, 90_000, true).is_none());
+        assert!(subscription.project(now, packet(0, 11, numbers(0, 0), KEY)).is_none());
         subscription.aim(Some(0));
         assert_eq!(subscription.awaits_keyframe(), Some(0));
-        assert!(subscription.project(now, 0, 12, numbers(0, 0), DELTA, 90_000, true).is_none());
-        assert_eq!(subscription.project(now, 0, 13, numbers(0, 0), KEY, 90_000, true).unwrap().sequence, 2);
+        assert!(subscription.project(now, packet(0, 12, numbers(0, 0), DELTA)).is_none());
+        assert_eq!(subscription.project(now, packet(0, 13, numbers(0, 0), KEY)).unwrap().sequence, 2);
     }
 
     #[test]
@@ -252,10 +260,10 @@ mod tests {
         let now = Instant::now();
         let mut subscription = Subscription::new(EndpointKey(1), 0);
         subscription.aim(Some(0));
-        subscription.project(now, 0, 10, numbers(0, 0), KEY, 90_000, true).unwrap();
-        assert_eq!(subscription.project(now, 0, 12, numbers(9, 1), DELTA, 90_000, true).unwrap().sequence, 3);
-        assert_eq!(subscription.project(now, 0, 11, numbers(0, 0), DELTA, 90_000, true).unwrap().sequence, 2);
-        assert_eq!(subscription.project(now, 0, 13, numbers(9, 1), DELTA, 90_000, true).unwrap().sequence, 4);
+        subscription.project(now, packet(0, 10, numbers(0, 0), KEY)).unwrap();
+        assert_eq!(subscription.project(now, packet(0, 12, numbers(9, 1), DELTA)).unwrap().sequence, 3);
+        assert_eq!(subscription.project(now, packet(0, 11, numbers(0, 0), DELTA)).unwrap().sequence, 2);
+        assert_eq!(subscription.project(now, packet(0, 13, numbers(9, 1), DELTA)).unwrap().sequence, 4);
     }
 
     #[test]

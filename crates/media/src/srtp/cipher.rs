@@ -15,7 +15,7 @@ const ENCRYPTED: u32 = 0x8000_0000;
 /// Keys of one direction and kind, set up once.
 pub(super) enum Cipher {
     Gcm { key: LessSafeKey, salt: [u8; 12] },
-    CounterMode { key: Box<EncryptingKey>, authentication: hmac::Key, salt: [u8; 14] },
+    CounterMode { key: Box<EncryptingKey>, authentication: Box<hmac::Key>, salt: [u8; 14] },
 }
 
 impl std::fmt::Debug for Cipher {
@@ -48,7 +48,7 @@ impl Cipher {
                 let cipher = EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, &session_key).ok()?).ok()?;
                 Self::CounterMode {
                     key: Box::new(cipher),
-                    authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &authentication),
+                    authentication: Box::new(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &authentication)),
                     salt: session_salt,
                 }
             }

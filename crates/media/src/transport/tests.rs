@@ -109,7 +109,7 @@ impl Pair {
         } else if to == self.client_address {
             match bytes[0] {
                 0..=3 => {
-                    self.client.handle_stun(now, CLIENT.parse().unwrap(), from, bytes, net, &mut self.client_events)
+                    self.client.handle_stun(now, CLIENT.parse().unwrap(), from, bytes, net, &mut self.client_events);
                 }
                 _ => self.client.handle_dtls(now, bytes, net, &mut self.client_events),
             }

@@ -269,7 +269,7 @@ impl Worker {
                     room.scheduled = None;
                     let Some(slot) = room.endpoints.values().next().copied() else { continue };
                     self.guarded(slot, |worker| {
-                        worker.with_room(slot, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out))
+                        worker.with_room(slot, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out));
                     });
                 }
             }
@@ -296,7 +296,7 @@ impl Worker {
     ) {
         match request {
             BridgeRequest::Allocate { endpoint, capabilities } => {
-                self.allocate(now, conference, endpoint, capabilities, flush)
+                self.allocate(now, conference, endpoint, capabilities, flush);
             }
             BridgeRequest::SetTransport { endpoint, transport } => {
                 self.set_transport(now, conference, &endpoint, transport, flush);
@@ -541,7 +541,7 @@ impl Worker {
         }
         self.guarded(slot, |worker| {
             worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
-                endpoint.transport.on_timeout(now, wire, events)
+                endpoint.transport.on_timeout(now, wire, events);
             });
         });
     }

@@ -39,9 +39,4 @@ impl Timers {
     pub(super) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
-
-    /// Entries, stale ones included.
-    pub(super) fn len(&self) -> usize {
-        self.heap.len()
-    }
 }

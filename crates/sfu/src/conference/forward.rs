@@ -17,7 +17,7 @@ use crate::egress::{Egress, EndpointKey, Output};
 use crate::encoding::Arrival;
 use crate::endpoint::Endpoint;
 use crate::source::Source;
-use crate::subscription::{Numbers, Segment};
+use crate::subscription::{Incoming, Numbers, Segment};
 
 /// Canonical name of the bridge's own RTCP.
 const CNAME: &str = "tertulia";
@@ -28,6 +28,8 @@ const BLOCKS_MAX: usize = 24;
 #[derive(Clone, Copy)]
 struct Media<'a> {
     row: &'static PayloadType,
+    /// Among the packets of its encoding that are forwarded.
+    number: u64,
     marker: bool,
     timestamp: u32,
     payload: &'a [u8],
@@ -59,6 +61,7 @@ impl Conference {
         let since_start = self.start.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
         if let Some(number) = packet.extension(id_of(Extension::TransportCc)).and_then(parse_transport_cc) {
             endpoint.recorder.record(number, since_start);
+            endpoint.last_ssrc = packet.header.ssrc;
         }
         let muted = (endpoint.muted_audio, endpoint.muted_video);
         let route = self.routes.get(&packet.header.ssrc).copied();
@@ -142,6 +145,7 @@ impl Conference {
         };
         let media = Media {
             row,
+            number,
             marker: packet.header.marker,
             timestamp: packet.header.timestamp,
             payload,
@@ -153,44 +157,28 @@ impl Conference {
             return true;
         }
         if row.kind == MediaKind::Audio {
-            self.hear(now, route, number, media, since_start, egress);
+            self.hear(now, route, media, since_start, egress);
         } else {
-            self.show(now, route, number, media, since_start, egress);
+            self.show(now, route, media, since_start, egress);
         }
         true
     }
 
     /// Audio: level, lasting silence, everybody.
-    fn hear(
-        &mut self,
-        now: Instant,
-        route: Route,
-        number: u64,
-        media: Media<'_>,
-        since: Duration,
-        egress: &mut impl Egress,
-    ) {
+    fn hear(&mut self, now: Instant, route: Route, media: Media<'_>, since: Duration, egress: &mut impl Egress) {
         let Some(source) = &mut self.sources[route.source] else { return };
         if let Some((level, endpoint)) = media.level.zip(self.endpoints.get(&source.owner)) {
             self.speakers.level(now, source.owner, &endpoint.id, AudioLevel::SILENCE - level.level);
             if source.is_lasting_silence(level.level == AudioLevel::SILENCE) {
-                source.encodings[route.encoding].omit(number);
+                source.encodings[route.encoding].omit(media.number);
                 return;
             }
         }
-        self.fan_out(now, route, number, media, FrameInfo::default(), since, egress);
+        self.fan_out(now, route, media, FrameInfo::default(), since, egress);
     }
 
     /// Video: key frames, the cache, those who get this encoding.
-    fn show(
-        &mut self,
-        now: Instant,
-        route: Route,
-        number: u64,
-        media: Media<'_>,
-        since: Duration,
-        egress: &mut impl Egress,
-    ) {
+    fn show(&mut self, now: Instant, route: Route, media: Media<'_>, since: Duration, egress: &mut impl Egress) {
         let Some(source) = &mut self.sources[route.source] else { return };
         let descriptor = Some(media.descriptor).filter(|descriptor| !descriptor.is_empty());
         let info = inspect(media.row.codec, media.payload, descriptor);
@@ -200,7 +188,7 @@ impl Conference {
             stream.height = info.height.filter(|height| *height > 0).or(stream.height);
         }
         let kept = cache::Packet {
-            number,
+            number: media.number,
             marker: media.marker,
             payload_type: media.row.number,
             timestamp: media.timestamp,
@@ -208,14 +196,13 @@ impl Conference {
             descriptor: media.descriptor,
         };
         stream.cache.insert(now, kept);
-        self.fan_out(now, route, number, media, info, since, egress);
+        self.fan_out(now, route, media, info, since, egress);
     }
 
     fn fan_out(
         &mut self,
         now: Instant,
         route: Route,
-        number: u64,
         media: Media<'_>,
         info: FrameInfo,
         since: Duration,
@@ -229,10 +216,15 @@ impl Conference {
             picture_id: vp8.and_then(|vp8| vp8.picture_id).map(|id| id.value),
             tl0: vp8.and_then(|vp8| vp8.tl0_pic_idx).map(|(value, _)| value),
         };
-        let gated = source.kind == MediaKind::Video;
+        let incoming = Incoming {
+            encoding: route.encoding,
+            number: media.number,
+            numbers,
+            may_start: source.kind == MediaKind::Audio || info.starts_keyframe,
+            clock_rate: media.row.clock_rate,
+        };
         for subscription in &mut source.subscriptions {
-            let projected =
-                subscription.project(now, route.encoding, number, numbers, info, media.row.clock_rate, gated);
+            let projected = subscription.project(now, incoming);
             let Some((projected, endpoint)) = projected.zip(self.endpoints.get_mut(&subscription.receiver)) else {
                 continue;
             };
@@ -325,7 +317,7 @@ impl Conference {
         let own = self.feedback.video.0;
         for source in self.sources.iter_mut().flatten().filter(|source| source.kind == MediaKind::Video) {
             let Source { encodings, subscriptions, owner, .. } = source;
-            for encoding in subscriptions.iter().filter_map(|subscription| subscription.awaits_keyframe()) {
+            for encoding in subscriptions.iter().filter_map(super::super::subscription::Subscription::awaits_keyframe) {
                 encodings[encoding].keyframe.want();
             }
             for stream in encodings {
@@ -389,7 +381,8 @@ fn send_feedback(
     let len = endpoint.recorder.write(&mut feedback);
     if len > 0 {
         compound.clear();
-        compound.transport_cc(own, own, &feedback[..len]);
+        // libwebrtc takes feedback only for a stream that it sends, although the feedback is about all of them.
+        compound.transport_cc(own, endpoint.last_ssrc, &feedback[..len]);
         egress.rtcp(key, compound.bytes());
     }
 }

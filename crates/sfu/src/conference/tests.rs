@@ -67,7 +67,7 @@ impl Room {
         packet.extend_from_slice(&[0x90, 0xe0, (id >> 8) as u8, id as u8, sequence as u8, 0x20]);
         match key {
             Some(height) => {
-                packet.extend_from_slice(&[0x10, 0, 0, 0x9d, 1, 0x2a, 0x80, 7, height as u8, (height >> 8) as u8])
+                packet.extend_from_slice(&[0x10, 0, 0, 0x9d, 1, 0x2a, 0x80, 7, height as u8, (height >> 8) as u8]);
             }
             None => packet.extend_from_slice(&[0x11, 0, 0, 1, 2, 3]),
         }

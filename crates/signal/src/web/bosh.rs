@@ -207,10 +207,10 @@ impl Bosh {
     /// Does what the request says; returns what is answered at once.
     async fn work_off(&self, web: &Web, stream: &mut Stream, body: &Element) -> Vec<String> {
         let mut replies = Vec::new();
-        if body.attr("restart") == Some("true") || is_restart(body) {
-            if let Stage::Opening(opening) = &stream.stage {
-                replies.push(opening.session_features().to_string());
-            }
+        if (body.attr("restart") == Some("true") || is_restart(body))
+            && let Stage::Opening(opening) = &stream.stage
+        {
+            replies.push(opening.session_features().to_string());
         }
         for element in body.children() {
             let mut element = element.clone();
