@@ -43,7 +43,7 @@ export function TileView({ tile, scene, sizes, stage, canEnlarge }: TileViewProp
       data-muted={tile.muted}
       data-video={shown ? "on" : "off"}
       data-own={own}
-      aria-label={[name, tile.muted ? w.muted : "", tile.lost ? w.noConnection : ""].filter((part) => part !== "").join(", ")}
+      aria-label={[name, tile.muted && tile.shows === "camera" ? w.muted : "", tile.lost ? w.noConnection : ""].filter((part) => part !== "").join(", ")}
     >
       <Avatar name={tile.name} seed={endpoint} />
       {shown && (
