@@ -168,7 +168,7 @@ export async function pictures(page, selector = "video") {
     const after = videos.map(look);
     return videos.map((video, n) => {
       let changed = 0;
-      for (let i = 0; i < after[n].length; i += 4) if (Math.abs(after[n][i + 1] - before[n][i + 1]) > 40) changed += 1;
+      for (let i = 0; i < after[n].length; i += 4) if ([0, 1, 2].some((c) => Math.abs(after[n][i + c] - before[n][i + c]) > 60)) changed += 1;
       return { tile: video.closest("[data-source]")?.dataset.source ?? video.dataset.owner ?? "", colour: mean(after[n]), height: video.videoHeight, moves: changed > 10 };
     });
   }, selector);

@@ -6,10 +6,17 @@ import { once } from "node:events";
 
 /** Serves the little application with this build; `stop` ends it. */
 export async function serveApplication(bundle) {
-  const files = { "/": ["ljm.html", "text/html"], "/ljm.js": ["ljm.js", "text/javascript"] };
+  const script = (file) => [file, "text/javascript"];
+  const files = {
+    "/": ["ljm.html", "text/html"],
+    "/ljm.js": script("ljm.js"),
+    "/before.js": script("before.js"),
+    "/jquery.js": script("node_modules/jquery/dist/jquery.min.js"),
+    "/lib-jitsi-meet.js": script(bundle),
+  };
   const server = createServer(async (request, response) => {
     const path = new URL(request.url, "http://localhost").pathname;
-    const [file, type] = path === "/lib-jitsi-meet.js" ? [bundle, "text/javascript"] : (files[path] ?? []);
+    const [file, type] = files[path] ?? [];
     if (!file) return response.writeHead(404).end();
     response.writeHead(200, { "content-type": type }).end(await readFile(new URL(file, import.meta.url)));
   }).listen(0, "127.0.0.1");

@@ -46,7 +46,7 @@ keys! {
     /// The name of the XMPP domain. Rooms, focus and components are `muc.`, `focus.` and so on of it.
     /// Clients learn it from config.js; it need not exist in DNS.
     server_domain = "server.domain": String = "meet.jitsi";
-    /// How people reach the server, such as "https://meet.example.org". Empty: whatever each browser used.
+    /// How people reach the server, such as `https://meet.example.org`. Empty: whatever each browser used.
     server_public_url = "server.public_url": String = "";
     /// Directory for what is kept between starts (the self-signed certificate).
     server_data = "server.data": PathBuf = "data";

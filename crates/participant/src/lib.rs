@@ -1,1 +1,0 @@
-//! A headless client over the real signalling: the tests' and tools' people.

@@ -1,1 +1,0 @@
-//! A virtual network with scripted clients: whole meetings in virtual time.

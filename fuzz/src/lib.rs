@@ -1,1 +1,0 @@
-//! One target per parser; corpora beside them.
