@@ -11,6 +11,8 @@
 //! Random ids appear as `$id1`, `$uuid1` in the order in which they come up, and may be used in what clients say. `UPDATE_TRANSCRIPTS=1
 //! cargo test -p tertulia-conference --test transcripts` writes all results anew: read the difference before you keep it.
 
+#![allow(clippy::unwrap_used)] // a test may end where it is surprised
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
