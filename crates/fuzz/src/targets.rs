@@ -1,0 +1,336 @@
+//! The targets and what each promises.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tertulia_conference::{Conference, Domains, Input, Settings};
+use tertulia_media::identity::{Identity, ice_credentials};
+use tertulia_media::registry::Registry;
+use tertulia_media::transport::{Role, Transport, Wire, username_of};
+use tertulia_media::worker::batch::{Batch, Flush};
+use tertulia_media::worker::{self, Command, Worker};
+use tertulia_model::profile::Codec;
+use tertulia_model::{
+    BridgeEvent, BridgeRequest, Capabilities, ConferenceId, DtlsSetup, EndpointId, EventSink, FeedbackSsrcs,
+    RemoteTransport, Ssrc,
+};
+use tertulia_rtp::codec::{inspect, vp8};
+use tertulia_rtp::rtcp::{Compound, Rtcp};
+use tertulia_rtp::transport_cc::{self, Recorder};
+use tertulia_rtp::{Packet, packet};
+use tertulia_sfu::{Egress, EndpointKey};
+use tertulia_xmpp::jingle::offer::ReceivedOffer;
+use tertulia_xmpp::{BareJid, FullJid};
+
+/// A named target.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const ALL: &[Target] = &[
+    ("stanza", stanza),
+    ("jingle", jingle),
+    ("room", room),
+    ("rtp", rtp),
+    ("rtcp", rtcp),
+    ("codec", codec),
+    ("transport-cc", recorder),
+    ("channel", channel),
+    ("sfu", sfu),
+    ("stun-user", stun_user),
+    ("datagram", datagram),
+];
+
+const FULL: Capabilities = Capabilities { audio: true, video: true, rtx: true, transport_cc: true, source_names: true };
+
+/// What is parsed is written and read back the same.
+pub fn stanza(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(element) = tertulia_xmpp::parse(text) else { return };
+    let written = element.to_string();
+    assert_eq!(tertulia_xmpp::parse(&written).as_ref(), Ok(&element), "{written}");
+    let mut broadcast = String::new();
+    element.write_broadcast().for_recipient("a@b/c", &mut broadcast);
+    if element.ns() == tertulia_xmpp::ns::CLIENT {
+        assert!(tertulia_xmpp::parse(&broadcast).is_ok(), "{broadcast}");
+    }
+}
+
+/// Offers, answers and sources of any shape are read or refused; sources that are read survive both forms.
+pub fn jingle(input: &[u8]) {
+    let Some(element) = std::str::from_utf8(input).ok().and_then(|text| tertulia_xmpp::parse(text).ok()) else {
+        return;
+    };
+    let own = EndpointId::parse("aaaa0001").unwrap();
+    let _ = tertulia_xmpp::jingle::transport(&element);
+    let _ = ReceivedOffer::parse(&element);
+    if let Ok(all) = tertulia_xmpp::sources::from_focus(&element) {
+        let json = tertulia_xmpp::sources::to_json(&all);
+        assert!(json.starts_with('{'));
+    }
+    if let Ok(set) = tertulia_xmpp::sources::from_client(&element, &own) {
+        let _ = tertulia_xmpp::sources::strip_simulcast(&set);
+    }
+}
+
+/// A room takes any stanza of a stranger, an occupant, or two.
+pub fn room(input: &[u8]) {
+    let Some(stanza) = std::str::from_utf8(input).ok().and_then(|text| tertulia_xmpp::parse(text).ok()) else { return };
+    let settings = Settings { domains: Domains::of("d"), occupants_max: 5, version: "f".into() };
+    let (now, mut out) = (Instant::now(), Vec::new());
+    let name = BareJid::new("r@muc.d").unwrap();
+    let mut room = Conference::new(now, SystemTime::UNIX_EPOCH, name, Arc::new(settings), [1; 32], &mut out);
+    let join =
+        |nick: &str| format!("<presence to='r@muc.d/{nick}'><x xmlns='http://jabber.org/protocol/muc'/></presence>");
+    for nick in ["aaaa0001", "bbbb0002"] {
+        let from = FullJid::new(&format!("{nick}@d/r")).unwrap();
+        let origin: Arc<str> = "ws://d".into();
+        let joins = tertulia_xmpp::parse(&join(nick)).unwrap();
+        room.handle(now, Input::Stanza { from: from.clone(), stanza: joins, origin: origin.clone() }, &mut out);
+        room.handle(now, Input::Stanza { from, stanza: stanza.clone(), origin }, &mut out);
+    }
+    room.on_timeout(now + Duration::from_secs(60), &mut out);
+    for nick in ["aaaa0001", "bbbb0002"] {
+        room.handle(now, Input::Gone { from: FullJid::new(&format!("{nick}@d/r")).unwrap() }, &mut out);
+    }
+    assert_eq!(
+        room.next_timeout().map(|_| room.occupant_count()),
+        None,
+        "a room that everybody left waits for nothing"
+    );
+}
+
+/// Views stay inside the packet; what is written anew reads the same.
+pub fn rtp(input: &[u8]) {
+    let Some(view) = Packet::parse(input) else { return };
+    assert_eq!(view.header_len() + view.payload().len() + view.padding_len(), input.len());
+    let extensions: Vec<(u8, &[u8])> = view.extensions().filter(|(id, _)| (1..15).contains(id)).take(8).collect();
+    let mut buffer = [0u8; 4_096];
+    let len = packet::write_header(&mut buffer, view.header, &extensions);
+    if len > 0 {
+        let again = Packet::parse(&buffer[..len]).unwrap();
+        assert_eq!(again.header, view.header);
+        assert_eq!(again.extensions().collect::<Vec<_>>(), extensions);
+    }
+}
+
+/// Compounds end; their lists are finite.
+pub fn rtcp(input: &[u8]) {
+    let mut parts = 0;
+    for part in Compound::new(input) {
+        parts += 1;
+        match part {
+            Rtcp::SenderReport { blocks, .. } | Rtcp::ReceiverReport { blocks, .. } => assert!(blocks.count() <= 31),
+            Rtcp::Nack { losses, .. } => assert!(losses.sequences().count() <= input.len() * 5),
+            Rtcp::TransportCc { feedback } => {
+                let _ = transport_cc::read(feedback, |_, _| {});
+            }
+            Rtcp::PictureLossIndication { .. } | Rtcp::FullIntraRequest { .. } | Rtcp::Other { .. } => {}
+        }
+    }
+    assert!(parts <= input.len() / 4);
+}
+
+/// Codec headers of any bytes; VP8's ids move inside the payload.
+pub fn codec(input: &[u8]) {
+    let (descriptor, payload) = input.split_at(input.len().min(8));
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264, Codec::Opus] {
+        let _ = inspect(codec, payload, Some(descriptor));
+        let _ = inspect(codec, payload, None);
+    }
+    if let Some(found) = vp8::Descriptor::parse(payload) {
+        let mut copy = payload.to_vec();
+        found.shift(&mut copy, 1, 1);
+        assert_eq!(vp8::Descriptor::parse(&copy).map(|moved| moved.len), Some(found.len));
+    }
+}
+
+/// Whatever arrives in whatever order, feedback is readable and says of no packet that it came when it did not.
+pub fn recorder(input: &[u8]) {
+    let mut recorder = Recorder::default();
+    let mut came = std::collections::BTreeSet::new();
+    for (n, pair) in input.chunks_exact(3).enumerate() {
+        let sequence = u16::from_be_bytes([pair[0] & 3, pair[1]]);
+        recorder.record(sequence, Duration::from_micros(n as u64 * u64::from(pair[2]) * 400));
+        came.insert(sequence);
+    }
+    let mut buffer = [0u8; 1024];
+    loop {
+        let len = recorder.write(&mut buffer);
+        if len == 0 {
+            return;
+        }
+        transport_cc::read(&buffer[..len], |sequence, at| assert!(at.is_none() || came.contains(&sequence))).unwrap();
+    }
+}
+
+/// A conference takes any text on a channel.
+pub fn channel(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input) {
+        let (mut conference, now) = conference();
+        let mut out = Vec::new();
+        conference.handle_channel_message(now, EndpointKey(0), text, &mut out);
+        conference.on_timeout(now + Duration::from_secs(1), &mut Nowhere, &mut out);
+    }
+}
+
+/// A conference takes any packets, RTP and RTCP.
+pub fn sfu(input: &[u8]) {
+    let (mut conference, now) = conference();
+    let mut out = Vec::new();
+    for (n, bytes) in input.chunks(48).enumerate() {
+        let at = now + Duration::from_millis(n as u64 * 10);
+        conference.handle_rtp(at, EndpointKey(0), bytes, &mut Nowhere, &mut out);
+        conference.handle_rtcp(at, EndpointKey(1), bytes, &mut Nowhere);
+        conference.on_timeout(at, &mut Nowhere, &mut out);
+    }
+}
+
+/// The walk over a check's attributes ends inside it.
+pub fn stun_user(input: &[u8]) {
+    if let Some(user) = username_of(input) {
+        assert!(user.len() <= input.len());
+    }
+}
+
+/// A worker with a connected client takes any datagrams from it and from strangers, and the client stays connected.
+pub fn datagram(input: &[u8]) {
+    thread_local!(static WORLD: RefCell<World> = RefCell::new(World::connected()));
+    WORLD.with_borrow_mut(|world| {
+        for (n, bytes) in input.chunks(120).enumerate() {
+            let stranger = SocketAddr::from(([10, 9, 9, 9], 9));
+            let from = if n % 2 == 0 { world.client_at } else { stranger };
+            let mut copy = bytes.to_vec();
+            world.now += Duration::from_millis(1);
+            world.worker.handle_datagram(world.now, world.bridge_at, from, &mut copy, &mut Nowhere);
+        }
+        assert_eq!(world.worker.held().1, 1, "the endpoint is still there");
+        assert_eq!(world.worker.counters().panics, 0);
+    });
+}
+
+fn conference() -> (tertulia_sfu::Conference, Instant) {
+    let feedback = FeedbackSsrcs { audio: Ssrc(1), video: Ssrc(2) };
+    let mut conference = tertulia_sfu::Conference::new(ConferenceId(1), feedback, 7);
+    let (now, mut out) = (Instant::now(), Vec::new());
+    for n in 0..2 {
+        let id = EndpointId::parse(&format!("p{n}")).unwrap();
+        let xml = crate_sources(n);
+        conference.add_endpoint(now, EndpointKey(n), id.clone(), FULL);
+        let set = tertulia_xmpp::sources::from_client(&xml, &id).unwrap();
+        conference.set_sources(now, EndpointKey(n), &set, &mut out);
+        conference.handle_connected(now, EndpointKey(n), &mut out);
+        conference.handle_channel_open(now, EndpointKey(n), &mut out);
+    }
+    (conference, now)
+}
+
+/// SSRCs that mutated packets are likely to hit: 1010101n and 2020202n.
+fn crate_sources(n: u32) -> tertulia_xmpp::Element {
+    let (video, rtx, audio) = (0x0101_0101 + n, 0x0202_0202 + n, 0x0303_0303 + n);
+    let text = format!(
+        "<jingle xmlns='urn:xmpp:jingle:1'><content name='video'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='video'>\
+         <source xmlns='urn:xmpp:jingle:apps:rtp:ssma:0' ssrc='{video}' name='p{n}-v0'/>\
+         <source xmlns='urn:xmpp:jingle:apps:rtp:ssma:0' ssrc='{rtx}' name='p{n}-v0'/>\
+         <ssrc-group xmlns='urn:xmpp:jingle:apps:rtp:ssma:0' semantics='FID'><source ssrc='{video}'/><source ssrc='{rtx}'/></ssrc-group>\
+         </description></content><content name='audio'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'>\
+         <source xmlns='urn:xmpp:jingle:apps:rtp:ssma:0' ssrc='{audio}' name='p{n}-a0'/></description></content></jingle>"
+    );
+    tertulia_xmpp::parse(&text).unwrap()
+}
+
+struct Nowhere;
+
+impl Egress for Nowhere {
+    fn rtp(&mut self, _: EndpointKey, write: impl FnOnce(&mut [u8]) -> usize) {
+        let mut buffer = [0u8; 1500];
+        let len = write(&mut buffer);
+        assert!(len == 0 || Packet::parse(&buffer[..len]).is_some());
+    }
+
+    fn rtcp(&mut self, _: EndpointKey, compound: &[u8]) {
+        assert!(Compound::new(compound).next().is_some());
+    }
+}
+
+impl Flush for Nowhere {
+    fn flush(&mut self, _: &Batch) {}
+}
+
+/// A worker and a client that has connected to it.
+struct World {
+    now: Instant,
+    worker: Worker,
+    bridge_at: SocketAddr,
+    client_at: SocketAddr,
+}
+
+#[derive(Default)]
+struct Post(Vec<(SocketAddr, SocketAddr, Vec<u8>)>);
+
+impl Flush for Post {
+    fn flush(&mut self, batch: &Batch) {
+        self.0.extend(batch.iter().map(|(entry, bytes)| (entry.local, entry.remote, bytes.to_vec())));
+    }
+}
+
+impl Wire for Post {
+    fn datagram(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+        self.0.push((local, remote, bytes.to_vec()));
+    }
+}
+
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<BridgeEvent>>);
+
+impl EventSink for Told {
+    fn event(&self, event: BridgeEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+impl World {
+    fn connected() -> Self {
+        let (bridge_at, client_at) =
+            (SocketAddr::from(([10, 0, 0, 1], 10_000)), SocketAddr::from(([10, 0, 0, 2], 5_000)));
+        let (identity, own) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let settings =
+            worker::Settings { locals: vec![bridge_at], candidates: Vec::new(), bridge: "b".into(), endpoints_max: 10 };
+        let mut worker = Worker::new(settings, identity.clone(), Arc::new(Registry::default()));
+        let told = Arc::new(Told::default());
+        let (mut now, conference) = (Instant::now(), ConferenceId(7));
+        let endpoint = EndpointId::parse("ana").unwrap();
+        let ice = ice_credentials();
+        let events: Arc<dyn EventSink> = Arc::clone(&told) as Arc<dyn EventSink>;
+        worker.handle_command(now, Command::Open { conference, events }, &mut Nowhere);
+        let allocate = BridgeRequest::Allocate { endpoint: endpoint.clone(), capabilities: FULL };
+        worker.handle_command(now, Command::Request { conference, request: allocate }, &mut Nowhere);
+        let BridgeEvent::Allocated { transport, .. } = told.0.lock().unwrap()[0].clone() else { panic!() };
+        let mut client = Transport::new(now, Role::Client, &own, ice.clone(), &[client_at]);
+        let (mut post, mut events) = (Post::default(), Vec::new());
+        let print = identity.fingerprint(DtlsSetup::Passive);
+        client.set_remote(now, &transport.ice, Some(print), None, &mut post, &mut events);
+        client.add_remote_address(now, bridge_at, &mut post, &mut events);
+        let remote =
+            RemoteTransport { ice, fingerprint: Some(own.fingerprint(DtlsSetup::Active)), ice_generation: None };
+        let request = BridgeRequest::SetTransport { endpoint, transport: remote };
+        worker.handle_command(now, Command::Request { conference, request }, &mut post);
+        for _ in 0..200 {
+            now += Duration::from_millis(10);
+            worker.on_timeout(now, &mut post);
+            client.on_timeout(now, &mut post, &mut events);
+            for (from, to, mut bytes) in std::mem::take(&mut post.0) {
+                if to == bridge_at {
+                    worker.handle_datagram(now, to, from, &mut bytes, &mut post);
+                } else if bytes[0] <= 3 {
+                    client.handle_stun(now, to, from, &bytes, &mut post, &mut events);
+                } else if bytes[0] < 128 {
+                    client.handle_dtls(now, &bytes, &mut post, &mut events);
+                }
+            }
+        }
+        assert!(client.is_connected());
+        Self { now, worker, bridge_at, client_at }
+    }
+}
