@@ -207,6 +207,9 @@ impl Conference {
     ) {
         stanza.set_attr("from", from.to_string());
         match route(&self.settings.domains, &stanza) {
+            Route::Component(_) if stanza.name() == "iq" => {
+                self.refuse(from, &stanza, Condition::ServiceUnavailable.into(), out);
+            }
             Route::Component(Component::Metadata) => self.handle_metadata(from, &stanza, out),
             Route::Room(_) => {
                 let nick = stanza

@@ -128,8 +128,8 @@ impl<'a> Iterator for Extensions<'a> {
             let (id, len, after) = if self.two_byte {
                 let (&len, after) = after.split_first()?;
                 (first, usize::from(len), after)
-            } else if first >> 4 == 15 {
-                return None; // reserved: stop
+            } else if first >> 4 == 15 || first >> 4 == 0 {
+                return None; // reserved, or padding that has a length: RFC 8285 §4.2 ends the list here
             } else {
                 (first >> 4, usize::from(first & 0x0f) + 1, after)
             };

@@ -326,7 +326,8 @@ impl Conference {
             return; // The focus refuses SSRCs that are taken; a bridge under another focus must not be confused by one.
         }
         for (key, endpoint) in self.endpoints.iter().filter(|(key, _)| **key != source.owner) {
-            let mut subscription = Subscription::new(*key, self.random.next_u16());
+            let first = endpoint.end_of_stream(source.primary_ssrc()).unwrap_or_else(|| self.random.next_u16());
+            let mut subscription = Subscription::new(*key, first);
             if source.kind == MediaKind::Audio && endpoint.connected && endpoint.capabilities.audio {
                 subscription.aim(Some(0));
             }
@@ -346,7 +347,13 @@ impl Conference {
     }
 
     fn remove_source(&mut self, index: usize) {
-        self.sources[index] = None;
+        if let Some(source) = self.sources[index].take() {
+            for subscription in &source.subscriptions {
+                if let Some(endpoint) = self.endpoints.get_mut(&subscription.receiver) {
+                    endpoint.stream_ended(source.primary_ssrc(), subscription.last_sequence());
+                }
+            }
+        }
         self.routes.retain(|_, route| route.source != index);
     }
 

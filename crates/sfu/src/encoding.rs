@@ -43,6 +43,8 @@ pub(crate) struct Encoding {
     seen: [u64; (WINDOW / 64) as usize],
     /// (first number after an omission, omitted so far), oldest first.
     omissions: ArrayVec<(SeqNo, u64), OMISSIONS_MAX>,
+    /// Omitted before the oldest that is remembered.
+    forgotten: u64,
     last_packet: Option<Instant>,
     reception: Reception,
 }
@@ -59,6 +61,7 @@ impl Encoding {
             extender: SequenceExtender::default(),
             seen: [0; (WINDOW / 64) as usize],
             omissions: ArrayVec::new(),
+            forgotten: 0,
             last_packet: None,
             reception: Reception::default(),
         }
@@ -111,7 +114,7 @@ impl Encoding {
             Some(last) if last.0 == highest => *last = (highest + 1, omitted),
             _ => {
                 if self.omissions.is_full() {
-                    self.omissions.remove(0);
+                    self.forgotten = self.omissions.remove(0).1;
                 }
                 self.omissions.push((highest + 1, omitted));
             }
@@ -121,7 +124,7 @@ impl Encoding {
     /// The number among forwarded packets.
     fn normalised(&self, number: SeqNo) -> SeqNo {
         let before = self.omissions.iter().rev().find(|(from, _)| *from <= number);
-        number - before.map_or(0, |(_, omitted)| *omitted)
+        number - before.map_or(self.forgotten, |(_, omitted)| *omitted)
     }
 
     /// Notes a sender report, for the next report block.

@@ -1,5 +1,6 @@
 //! One endpoint of a conference: what it can do, what it wants, what is told to it.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tertulia_model::{Capabilities, EndpointId, SourceName};
@@ -15,6 +16,9 @@ const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Channel messages a second that are read; an honest client sends a few.
 const MESSAGES_PER_SECOND: u32 = 50;
+
+/// Removed streams whose numbers are remembered.
+const ENDED_STREAMS_MAX: usize = 64;
 
 /// State of one endpoint.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub(crate) struct Endpoint {
     /// The stream of the last packet that was recorded.
     pub(crate) last_ssrc: u32,
     pub(crate) active: bool,
+    /// Where the numbers of removed streams ended, by SSRC: a stream that comes back goes on there, because SRTP refuses old numbers.
+    ended_streams: VecDeque<(u32, u16)>,
     transport_cc_sequence: u16,
     last_heard: Instant,
     last_feedback: Option<Instant>,
@@ -56,12 +62,27 @@ impl Endpoint {
             recorder: Recorder::default(),
             last_ssrc: 0,
             active: true,
+            ended_streams: VecDeque::new(),
             transport_cc_sequence: 0,
             last_heard: now,
             last_feedback: None,
             last_report: None,
             message_window: (now, 0),
         }
+    }
+
+    /// A stream towards it ended at this number.
+    pub(crate) fn stream_ended(&mut self, ssrc: u32, sequence: u16) {
+        self.ended_streams.retain(|(known, _)| *known != ssrc);
+        if self.ended_streams.len() >= ENDED_STREAMS_MAX {
+            self.ended_streams.pop_front();
+        }
+        self.ended_streams.push_back((ssrc, sequence));
+    }
+
+    /// Where a stream towards it ended.
+    pub(crate) fn end_of_stream(&self, ssrc: u32) -> Option<u16> {
+        self.ended_streams.iter().find(|(known, _)| *known == ssrc).map(|(_, sequence)| *sequence)
     }
 
     /// Something authentic came from it.

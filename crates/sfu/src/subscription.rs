@@ -163,6 +163,12 @@ impl Subscription {
         Some((segment, segment.from_in + (out - segment.from_out)))
     }
 
+    /// The highest number so far, or of the retransmission stream if that is further on: both start at one number.
+    pub(crate) fn last_sequence(&self) -> u16 {
+        let main = low16(self.highest_out);
+        if self.rtx_sequence.wrapping_sub(main) < 0x8000 { self.rtx_sequence } else { main }
+    }
+
     /// The next number of the retransmission stream.
     pub(crate) fn next_rtx_sequence(&mut self) -> u16 {
         self.rtx_sequence = self.rtx_sequence.wrapping_add(1);

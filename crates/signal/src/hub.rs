@@ -86,7 +86,7 @@ impl Hub {
 
     /// Starts resumption for a session.
     pub(crate) fn enable_resumption(&self, session: &Arc<Session>) -> Option<String> {
-        let id = session.enable(chance::token(16))?;
+        let id = session.enable(chance::token(16), HIBERNATION.as_secs())?;
         self.lock().by_resumption.insert(id.clone(), Arc::clone(session));
         Some(id)
     }
@@ -176,13 +176,14 @@ impl Hub {
             }
             Route::Domain => domain::answer(conference, &stanza),
             Route::Focus => self.handle_request(&stanza).await,
-            Route::Component(_) => {
-                if let Some(room) = session.rooms().into_iter().next() {
+            Route::Component(_) => match session.rooms().into_iter().next() {
+                Some(room) => {
                     let (from, origin) = (session.jid.clone(), Arc::clone(&session.origin));
-                    self.rooms.say(&room, Input::Stanza { from, stanza, origin }).await;
+                    let unsaid = self.rooms.say(&room, Input::Stanza { from, stanza, origin }).await;
+                    unsaid.and_then(|stanza| domain::nowhere(&stanza))
                 }
-                None
-            }
+                None => domain::nowhere(&stanza),
+            },
             Route::Room(room) => {
                 let leaves = stanza.name() == "presence" && stanza.attr("type") == Some("unavailable");
                 if stanza.name() == "presence" && stanza.has_child("x", ns::MUC) {

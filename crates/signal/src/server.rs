@@ -27,6 +27,7 @@ const HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections on top of sessions: pages, keep-alives, bridge channels.
 const CONNECTIONS_PER_SESSION: usize = 3;
+const PRIVATE_CONNECTIONS: usize = 64;
 /// How long connections may take to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -112,7 +113,9 @@ impl Server {
         for listener in self.public {
             tasks.spawn(accept(listener, self.tls.clone(), public.clone(), Arc::clone(&slots), stop.clone()));
         }
-        tasks.spawn(accept(self.private, None, private_router(self.hub), slots, stop.clone()));
+        // The operator gets in when the public side is full.
+        let private = Arc::new(Semaphore::new(PRIVATE_CONNECTIONS));
+        tasks.spawn(accept(self.private, None, private_router(self.hub), private, stop.clone()));
         stop.cancelled().await;
         info!("stopping");
         let _ = timeout(SHUTDOWN_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;

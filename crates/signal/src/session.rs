@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tertulia_xmpp::sm::{self, Inbound, Outbound, is_stanza};
+use tertulia_xmpp::sm::{self, Inbound, Outbound};
 use tertulia_xmpp::{BareJid, Element, FullJid};
 use tokio::sync::mpsc;
 
 /// Stanzas for a socket that waits to be written; more means that the client does not keep up.
 pub(crate) const SOCKET_QUEUE_MAX: usize = 2_000;
-/// Stanzas kept for a client that has not acknowledged them; more cannot be resumed.
+/// Stanzas kept for a client that is away; more cannot be resumed.
 const UNACKNOWLEDGED_MAX: usize = 500;
+/// Stanzas kept for a client that is there and slow to acknowledge: the roster of a large room comes at once.
+const UNACKNOWLEDGED_ATTACHED_MAX: usize = 5_000;
 /// Unacknowledged stanzas after which the client is asked.
 const ASK_AFTER: usize = 5;
 
@@ -75,9 +77,10 @@ impl Session {
             return true;
         }
         let mut ask = false;
+        let limit = if state.socket.is_some() { UNACKNOWLEDGED_ATTACHED_MAX } else { UNACKNOWLEDGED_MAX };
         if let Some(resumption) = &mut state.resumption {
             let waiting = resumption.outbound.sent(text.clone());
-            if waiting > UNACKNOWLEDGED_MAX {
+            if waiting > limit {
                 return false;
             }
             ask = waiting >= resumption.asked_at + ASK_AFTER;
@@ -99,19 +102,26 @@ impl Session {
         self.lock().write(element.to_string());
     }
 
-    /// Counts what came.
-    pub(crate) fn received(&self, element: &Element) {
-        if let Some(resumption) = self.lock().resumption.as_mut().filter(|_| is_stanza(element)) {
+    /// Counts what came on a socket. `false` when that socket is no longer the session's: what it still brings was told to be lost, and its
+    /// client sends it again.
+    pub(crate) fn received(&self, attachment: u64, element: &Element) -> bool {
+        let mut state = self.lock();
+        if state.over || state.attachment != attachment {
+            return false;
+        }
+        if let Some(resumption) = &mut state.resumption {
             resumption.inbound.received(element);
         }
+        true
     }
 
-    /// Starts counting. `None` when it counts already.
-    pub(crate) fn enable(&self, id: String) -> Option<String> {
+    /// Starts counting and says so, at one moment: everything after `<enabled>` counts. `None` when it counts already.
+    pub(crate) fn enable(&self, id: String, max_s: u64) -> Option<String> {
         let mut state = self.lock();
         if state.resumption.is_some() {
             return None;
         }
+        state.write(sm::enabled(&id, max_s).to_string());
         let fresh =
             Resumption { id: id.clone(), inbound: Inbound::default(), outbound: Outbound::default(), asked_at: 0 };
         state.resumption = Some(fresh);
@@ -238,11 +248,11 @@ mod tests {
     #[test]
     fn a_lost_socket_is_replaced_and_what_was_not_acknowledged_comes_again() {
         let (session, mut frames) = session();
-        session.enable("id".into()).unwrap();
+        session.enable("id".into(), 60).unwrap();
         for n in 0..3 {
             assert!(session.deliver(format!("<m{n}/>")));
         }
-        assert_eq!(texts(&mut frames), ["<m0/>", "<m1/>", "<m2/>"]);
+        assert_eq!(texts(&mut frames)[1..], ["<m0/>", "<m1/>", "<m2/>"]);
         assert_eq!(session.lost(0, false), Loss::Wait(0));
         assert!(session.is_still_lost(0));
         session.deliver("<m3/>".into());
@@ -252,12 +262,15 @@ mod tests {
         assert!(!session.is_still_lost(0));
         assert_eq!(texts(&mut frames)[1..], ["<m2/>", "<m3/>"]);
         assert_eq!(session.lost(0, false), Loss::Nothing, "the old socket no longer matters");
+        let late = tertulia_xmpp::parse("<message/>").unwrap();
+        assert!(!session.received(0, &late) && session.received(1, &late));
+        assert_eq!(session.h(), Some(1), "what the old socket still brought is not counted");
     }
 
     #[test]
     fn the_client_is_asked_now_and_then_and_a_silent_one_is_given_up() {
         let (session, mut frames) = session();
-        session.enable("id".into()).unwrap();
+        session.enable("id".into(), 60).unwrap();
         for _ in 0..6 {
             session.deliver("<m/>".into());
         }

@@ -34,13 +34,13 @@ fn read(payload: &[u8]) -> Option<FrameInfo> {
     Some(FrameInfo { starts_frame: begins && spatial == 0, starts_keyframe, height })
 }
 
-/// The height of the highest spatial layer in a scalability structure that tells resolutions.
+/// The smaller dimension of the highest spatial layer in a scalability structure that tells resolutions.
 fn highest_layer(structure: &[u8]) -> Option<u16> {
     let first = *structure.first()?;
     let layers = usize::from(first >> 5) + 1;
     let last = 1 + 4 * (layers - 1);
     let size = structure.get(last..last + 4).filter(|_| first & 0x10 != 0)?;
-    Some(u16::from_be_bytes([size[2], size[3]]))
+    Some(u16::from_be_bytes([size[0], size[1]]).min(u16::from_be_bytes([size[2], size[3]])))
 }
 
 #[cfg(test)]

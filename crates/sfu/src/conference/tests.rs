@@ -349,3 +349,14 @@ fn senders_get_reports_and_transport_wide_feedback() {
     assert_eq!(told, 20);
     assert!(parts.iter().any(|part| matches!(part, Rtcp::ReceiverReport { .. })));
 }
+
+#[test]
+fn a_stream_that_comes_back_goes_on_where_it_ended() {
+    let mut room = Room::of(2);
+    room.audio(0, 1, 30);
+    let before = room.rtp_to(1)[0].header.sequence;
+    room.conference.set_sources(room.now, EndpointKey(0), &SourceSet::default(), &mut room.out);
+    room.conference.set_sources(room.now, EndpointKey(0), &sources(0), &mut room.out);
+    room.audio(0, 2, 30);
+    assert_eq!(room.rtp_to(1)[1].header.sequence, before.wrapping_add(1));
+}

@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +15,7 @@ use tertulia_xmpp::{Element, MAX_STANZA_LEN, ns, parse};
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Origin, Web, cors};
+use super::{Origin, Web, body_of, cors};
 use crate::chance;
 use crate::hub::{Hub, server_full};
 use crate::session::{Frame, SOCKET_QUEUE_MAX, Session};
@@ -53,6 +52,8 @@ struct Bosh {
     newer: Notify,
     /// The expected number has moved.
     moved: Notify,
+    /// An answer has been kept.
+    kept: Notify,
     seen: StdMutex<Instant>,
 }
 
@@ -80,7 +81,7 @@ pub(crate) async fn handle(State(web): State<Web>, asked: Request) -> Response {
     if method != Method::POST {
         return cors::allow("It works! BOSH wants POST.".into_response());
     }
-    let Ok(bytes) = to_bytes(asked.into_body(), MAX_STANZA_LEN).await else {
+    let Some(bytes) = body_of(asked.into_body(), MAX_STANZA_LEN).await else {
         return cors::allow(StatusCode::PAYLOAD_TOO_LARGE.into_response());
     };
     let body =
@@ -92,7 +93,11 @@ pub(crate) async fn handle(State(web): State<Web>, asked: Request) -> Response {
     match body.attr("sid") {
         None => answer(&web.boshes.create(&web, rid, &body, Origin::of(&web, &headers, &uri).websocket().into())),
         Some(sid) => match web.boshes.find(sid) {
-            Some(bosh) => answer(&bosh.request(&web, rid, &body).await),
+            Some(bosh) => {
+                // A task of its own: a connection that breaks must not break off what its request has begun.
+                let worked = tokio::spawn(async move { bosh.request(&web, rid, &body).await });
+                answer(&worked.await.unwrap_or_else(|_| terminated("internal-server-error")))
+            }
             None => answer(&terminated("item-not-found")),
         },
     }
@@ -124,6 +129,7 @@ impl Boshes {
             origin,
             newer: Notify::new(),
             moved: Notify::new(),
+            kept: Notify::new(),
             seen: StdMutex::new(Instant::now()),
         });
         let greeting = Element::new("body", ns::HTTPBIND)
@@ -173,8 +179,21 @@ impl Bosh {
         loop {
             let mut stream = self.stream.lock().await;
             if rid <= stream.done {
-                let kept = stream.answers.iter().find(|(number, _)| *number == rid).map(|(_, text)| text.clone());
-                return kept.unwrap_or_else(|| terminated("item-not-found"));
+                if let Some((_, text)) = stream.answers.iter().find(|(number, _)| *number == rid) {
+                    return text.clone();
+                }
+                if rid + ANSWERS_KEPT as u64 <= stream.done {
+                    return terminated("item-not-found");
+                }
+                // Repeated while the first one is held: it gets the same answer.
+                let kept = self.kept.notified();
+                tokio::pin!(kept);
+                kept.as_mut().enable();
+                drop(stream);
+                if timeout_at(deadline, kept).await.is_err() {
+                    return terminated("item-not-found");
+                }
+                continue;
             }
             if rid == stream.done + 1 {
                 stream.done = rid;
@@ -186,7 +205,9 @@ impl Bosh {
                 drop(stream);
                 if over {
                     web.boshes.lock().remove(&self.sid);
-                    return self.keep(rid, body_text(&terminate_body(None), &replies, "")).await;
+                    let failed = replies.iter().any(|reply| reply.starts_with("<stream:error"));
+                    let condition = failed.then_some("remote-stream-error");
+                    return self.keep(rid, body_text(&terminate_body(condition), &replies, "")).await;
                 }
                 return self.hold(rid, replies, deadline).await;
             }
@@ -197,6 +218,8 @@ impl Bosh {
                 return terminated("item-not-found");
             }
             let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
             drop(stream);
             if timeout_at(deadline, moved).await.is_err() {
                 return terminated("item-not-found");
@@ -299,6 +322,8 @@ impl Bosh {
             stream.answers.pop_front();
         }
         stream.answers.push_back((rid, text.clone()));
+        drop(stream);
+        self.kept.notify_waiters();
         text
     }
 

@@ -58,12 +58,19 @@ pub(crate) async fn handle(
     if !web.hub.bridge.may_open_channel(&bridge, conference, &endpoint, password) {
         return (StatusCode::FORBIDDEN, "authentication failed").into_response();
     }
+    let Ok(slot) = Arc::clone(&web.sockets).try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the server is full: try again later").into_response();
+    };
     match upgrade {
         Ok(upgrade) => upgrade
             .read_buffer_size(4096)
             .write_buffer_size(0)
             .max_message_size(MESSAGE_MAX)
-            .on_upgrade(move |socket| run(web, socket, conference, endpoint)),
+            .max_frame_size(MESSAGE_MAX)
+            .on_upgrade(move |socket| async move {
+                run(web, socket, conference, endpoint).await;
+                drop(slot);
+            }),
         Err(_) => (StatusCode::BAD_REQUEST, "connect with a WebSocket").into_response(),
     }
 }

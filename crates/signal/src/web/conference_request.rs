@@ -1,12 +1,11 @@
 //! The conference request over HTTP: for clients that ask before they connect.
 
-use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tertulia_conference::request;
 
-use super::{Web, cors};
+use super::{Web, body_of, cors};
 
 /// Longest body in bytes: a JWT and some properties.
 const BODY_MAX: usize = 64 * 1024;
@@ -19,7 +18,7 @@ pub(crate) async fn handle(State(web): State<Web>, asked: Request) -> Response {
     if method != Method::POST {
         return cors::allow((StatusCode::METHOD_NOT_ALLOWED, "ask with POST").into_response());
     }
-    let Ok(body) = to_bytes(asked.into_body(), BODY_MAX).await else {
+    let Some(body) = body_of(asked.into_body(), BODY_MAX).await else {
         return cors::allow((StatusCode::PAYLOAD_TOO_LARGE, "the request is too long").into_response());
     };
     let domains = &web.hub.settings.conference.domains;

@@ -10,10 +10,12 @@ mod private;
 mod xmpp_websocket;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderMap, Uri, header};
 use axum::routing::{any, get};
+use tokio::sync::Semaphore;
 
 use crate::hub::Hub;
 use crate::settings::Tls;
@@ -21,16 +23,24 @@ use crate::settings::Tls;
 pub(crate) use bosh::Boshes;
 pub(crate) use private::private_router;
 
+/// Signalling, the bridge channel, and one of each that is being replaced.
+const SOCKETS_PER_SESSION: usize = 4;
+/// How long the body of a request may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// What handlers share.
 #[derive(Clone)]
 pub(crate) struct Web {
     pub(crate) hub: Arc<Hub>,
     pub(crate) boshes: Arc<Boshes>,
+    /// Open WebSockets: after the upgrade they no longer count as connections.
+    pub(crate) sockets: Arc<Semaphore>,
 }
 
 /// Everything that people and their clients reach.
 pub(crate) fn public_router(hub: Arc<Hub>) -> Router {
-    let web = Web { hub, boshes: Arc::new(Boshes::default()) };
+    let sockets = hub.settings.limits.sessions.saturating_mul(SOCKETS_PER_SESSION).min(Semaphore::MAX_PERMITS);
+    let web = Web { hub, boshes: Arc::new(Boshes::default()), sockets: Arc::new(Semaphore::new(sockets)) };
     Router::new()
         .route("/xmpp-websocket", any(xmpp_websocket::handle))
         .route("/{tenant}/xmpp-websocket", any(xmpp_websocket::handle))
@@ -84,4 +94,10 @@ impl Origin {
 pub(crate) fn query_value<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     let pairs = uri.query()?.split('&');
     pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// The whole body of a request, if it comes in time and fits.
+pub(crate) async fn body_of(body: axum::body::Body, max: usize) -> Option<Vec<u8>> {
+    let bytes = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, max)).await.ok()?.ok()?;
+    Some(bytes.to_vec())
 }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
 use super::{Origin, Web, cors, query_value};
-use crate::hub::{HIBERNATION, Hub, server_full};
+use crate::hub::{Hub, server_full};
 use crate::session::{Frame, SOCKET_QUEUE_MAX, Session};
 use crate::stream::{Framing, Opening, Step, close, stream_end};
 
@@ -29,6 +29,8 @@ const MESSAGE_MAX: usize = MAX_STANZA_LEN + 64 * 1024;
 /// Bytes a second that a client may send in the long run, and at once. A join is 10–20 kB; what is over waits.
 const BYTES_PER_SECOND: f64 = 64.0 * 1024.0;
 const BYTES_BURST: f64 = 512.0 * 1024.0;
+/// How long a client that was refused is listened to, so that it can read why.
+const LINGER: Duration = Duration::from_secs(1);
 /// A client that does not take a frame for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -54,6 +56,9 @@ pub(crate) async fn handle(
         // After an upgrade without it browsers would drop the socket and say nothing.
         return (StatusCode::NOT_IMPLEMENTED, "the sub-protocol xmpp must be offered").into_response();
     }
+    let Ok(slot) = Arc::clone(&web.sockets).try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the server is full: try again later").into_response();
+    };
     let origin: Arc<str> = Origin::of(&web, &headers, &uri).websocket().into();
     let previd = query_value(&uri, "previd").map(str::to_owned);
     upgrade
@@ -66,9 +71,10 @@ pub(crate) async fn handle(
         .on_upgrade(move |socket| async move {
             let (sender, frames) = mpsc::channel(SOCKET_QUEUE_MAX);
             let opening = Opening::new(Framing::WebSocket, &web.hub.settings.conference.domains.main);
-            let connection =
-                Connection { hub: web.hub, socket, sender, previd, origin, stage: Stage::Opening(opening) };
+            let stage = Stage::Opening(opening);
+            let connection = Connection { hub: web.hub, socket, sender: Some(sender), previd, origin, stage };
             connection.run(frames).await;
+            drop(slot);
         })
 }
 
@@ -87,8 +93,8 @@ enum Stage {
 struct Connection {
     hub: Arc<Hub>,
     socket: WebSocket,
-    /// The session's way to this socket.
-    sender: mpsc::Sender<Frame>,
+    /// The session's way to this socket. Given away when the session has it: a session that drops it ends the socket.
+    sender: Option<mpsc::Sender<Frame>>,
     previd: Option<String>,
     origin: Arc<str>,
     stage: Stage,
@@ -166,9 +172,9 @@ impl Connection {
                 let step = opening.handle(&element);
                 self.take_step(step).await
             }
-            Stage::Bound { session, .. } => {
-                let session = Arc::clone(session);
-                self.handle_bound(&session, element).await
+            Stage::Bound { session, attachment } => {
+                let (session, attachment) = (Arc::clone(session), *attachment);
+                self.handle_bound(&session, attachment, element).await
             }
             Stage::Done => After::Close { goodbye: false },
         }
@@ -184,7 +190,8 @@ impl Connection {
                 self.say(&[success]).await
             }
             Step::Bind { user, iq } => {
-                let Ok(session) = self.hub.bind(&user, Arc::clone(&self.origin), self.sender.clone()) else {
+                let Some(sender) = self.sender.clone() else { return After::Close { goodbye: false } };
+                let Ok(session) = self.hub.bind(&user, Arc::clone(&self.origin), sender) else {
                     return self.say(&[server_full(&iq)]).await;
                 };
                 let jid = session.jid.to_string();
@@ -192,15 +199,20 @@ impl Connection {
                 let bound = Element::new("bind", ns::BIND).with_child(Element::new("jid", ns::BIND).with_text(&jid));
                 let result = tertulia_xmpp::stanza::result_for(&iq, Some(bound));
                 self.stage = Stage::Bound { session, attachment: 0 };
+                self.sender = None;
                 self.say(&[pushed, result]).await
             }
-            Step::Resume { user, previd, h } => match self.hub.resume(&user, &previd, h, self.sender.clone()) {
-                Ok((session, attachment)) => {
-                    self.stage = Stage::Bound { session, attachment };
-                    After::GoOn
+            Step::Resume { user, previd, h } => {
+                let Some(sender) = self.sender.clone() else { return After::Close { goodbye: false } };
+                match self.hub.resume(&user, &previd, h, sender) {
+                    Ok((session, attachment)) => {
+                        self.stage = Stage::Bound { session, attachment };
+                        self.sender = None;
+                        After::GoOn
+                    }
+                    Err(failed) => self.say(&[failed]).await,
                 }
-                Err(failed) => self.say(&[failed]).await,
-            },
+            }
             Step::End(said) => {
                 let _ = self.say(&said).await;
                 After::Close { goodbye: true }
@@ -208,9 +220,11 @@ impl Connection {
         }
     }
 
-    async fn handle_bound(&mut self, session: &Arc<Session>, element: Element) -> After {
+    async fn handle_bound(&mut self, session: &Arc<Session>, attachment: u64, element: Element) -> After {
         if is_stanza(&element) {
-            session.received(&element);
+            if !session.received(attachment, &element) {
+                return After::Close { goodbye: false };
+            }
             self.hub.handle(session, element).await;
             return After::GoOn;
         }
@@ -227,11 +241,9 @@ impl Connection {
                 }
             }
             ("enable", ns::SM) => {
-                let reply = match self.hub.enable_resumption(session) {
-                    Some(id) => sm::enabled(&id, HIBERNATION.as_secs()),
-                    None => sm::failed(None, "unexpected-request"),
-                };
-                session.send_uncounted(&reply);
+                if self.hub.enable_resumption(session).is_none() {
+                    session.send_uncounted(&sm::failed(None, "unexpected-request"));
+                }
             }
             ("close", ns::FRAMING) => {
                 let _ = self.say(&[close()]).await;
@@ -259,6 +271,8 @@ impl Connection {
         if let Stage::Bound { session, .. } = std::mem::replace(&mut self.stage, Stage::Done) {
             self.hub.end(&session, Vec::new());
         }
+        // Closing with unread data would reset the connection, and the client would never read why.
+        let _ = timeout(LINGER, async { while let Some(Ok(_)) = self.socket.next().await {} }).await;
     }
 
     async fn say(&mut self, elements: &[Element]) -> After {
