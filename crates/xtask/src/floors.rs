@@ -16,6 +16,7 @@ const FLOORS: &[(&str, Option<u8>)] = &[
     ("tertulia-media", Some(2)),
     ("tertulia-signal", Some(2)),
     ("tertulia", Some(3)),
+    ("tertulia-participant", None),
     ("tertulia-fuzz", None),
     ("xtask", None),
 ];

@@ -1,0 +1,423 @@
+//! One person: signalling, media and devices put together. Sans-IO.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use serde_json::Value;
+use tertulia_model::{
+    EndpointId, GroupSemantics, MediaKind, Source, SourceGroup, SourceName, SourceSet, Ssrc, VideoType,
+};
+use tertulia_xmpp::Element;
+
+use crate::camera::Camera;
+use crate::media::{Datagram, Devices, Media, MediaEvent};
+use crate::receiver::{AudioReport, VideoReport};
+use crate::signalling::{Addresses, Heard, Signalling, VideoWishes};
+use crate::voice::Voice;
+
+/// What a participant is told at the start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to go.
+    pub addresses: Addresses,
+    /// Our name in the room: usually the first eight characters of the user name.
+    pub nick: EndpointId,
+    /// What people read.
+    pub display_name: String,
+    /// Where our datagrams come from.
+    pub local: SocketAddr,
+    /// What we send.
+    pub equipment: Equipment,
+    /// Makes SSRCs and first sequence numbers.
+    pub seed: u64,
+}
+
+/// What a participant sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Equipment {
+    /// Whether there is a microphone; it is silent until told to speak.
+    pub microphone: bool,
+    /// Cameras at the start, usually 0 or 1.
+    pub cameras: u8,
+    /// Simulcast encodings of each, 1…3.
+    pub encodings: u8,
+    /// Frames a second of each.
+    pub frames_per_second: u32,
+    /// Bytes of a frame of the lowest encoding; each further encoding has four times as many.
+    pub frame_len: usize,
+}
+
+impl Default for Equipment {
+    /// A microphone and a camera of about 1 Mbit/s, as a browser sends.
+    fn default() -> Self {
+        Self { microphone: true, cameras: 1, encodings: 3, frames_per_second: 15, frame_len: 450 }
+    }
+}
+
+/// What can happen to a participant.
+#[derive(Debug)]
+pub enum Input {
+    /// A stanza of the server.
+    Stanza(Element),
+    /// A datagram.
+    Datagram {
+        /// Who sent it.
+        from: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// The bridge channel is open.
+    ChannelOpen,
+    /// A text on the bridge channel.
+    Channel(String),
+}
+
+/// What has to be done for a participant.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a stanza.
+    Stanza(Element),
+    /// Send a datagram.
+    Datagram {
+        /// To whom.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Open the bridge channel at this URL; an earlier one is over.
+    OpenChannel(String),
+    /// Send a text on the bridge channel, once it is open.
+    Channel(String),
+    /// Tell the owner.
+    Event(Event),
+}
+
+/// What the owner may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// In the room.
+    Joined,
+    /// Media flows.
+    Connected,
+    /// The bridge is not heard any more; a new session was asked for.
+    Disconnected,
+    /// Something was refused; the answer as it came.
+    Refused(String),
+    /// Somebody said something to all.
+    Chat {
+        /// Who.
+        from: EndpointId,
+        /// What.
+        text: String,
+    },
+    /// Somebody speaks, says the bridge.
+    DominantSpeaker(EndpointId),
+    /// Out of the room, not by our own will.
+    Out,
+}
+
+/// A person without a screen.
+pub struct Participant {
+    settings: Settings,
+    signalling: Signalling,
+    devices: Devices,
+    own: SourceSet,
+    media: Option<Media>,
+    wishes: Option<VideoWishes>,
+    channel_open: bool,
+    dominant: Option<EndpointId>,
+    forwarded: Vec<String>,
+    random: ChaCha8Rng,
+    next_camera: u8,
+    datagrams: Vec<Datagram>,
+    media_events: Vec<MediaEvent>,
+    stanzas: Vec<Element>,
+}
+
+impl Participant {
+    /// Somebody who asks for the room at once.
+    pub fn new(settings: Settings, out: &mut Vec<Output>) -> Self {
+        let signalling =
+            Signalling::new(settings.addresses.clone(), settings.nick.clone(), settings.display_name.clone());
+        let mut participant = Self {
+            signalling,
+            devices: Devices::default(),
+            own: SourceSet::default(),
+            media: None,
+            wishes: None,
+            channel_open: false,
+            dominant: None,
+            forwarded: Vec::new(),
+            random: ChaCha8Rng::seed_from_u64(settings.seed),
+            next_camera: 0,
+            datagrams: Vec::new(),
+            media_events: Vec::new(),
+            stanzas: Vec::new(),
+            settings,
+        };
+        if participant.settings.equipment.microphone {
+            participant.plug_in_microphone();
+        }
+        for _ in 0..participant.settings.equipment.cameras {
+            participant.plug_in_camera(VideoType::Camera);
+        }
+        participant.signalling.request(&mut participant.stanzas);
+        participant.flush(out);
+        participant
+    }
+
+    /// Takes what happened; pushes what has to be done, in order.
+    pub fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Stanza(stanza) => {
+                let heard = self.signalling.handle(&stanza, &self.own, &mut self.stanzas);
+                if let Some(heard) = heard {
+                    self.handle_heard(now, heard, out);
+                }
+            }
+            Input::Datagram { from, bytes } => {
+                if let Some(media) = &mut self.media {
+                    media.handle(now, from, &bytes, &mut self.devices, &mut self.datagrams, &mut self.media_events);
+                }
+            }
+            Input::ChannelOpen => {
+                self.channel_open = true;
+                out.push(Output::Channel(r#"{"colibriClass":"ClientHello"}"#.into()));
+                out.extend(self.wishes.iter().map(|wishes| Output::Channel(wishes.to_json())));
+            }
+            Input::Channel(text) => self.handle_channel(&text, out),
+        }
+        self.flush(out);
+    }
+
+    /// Runs every deadline that has passed.
+    pub fn on_timeout(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if let Some(media) = &mut self.media {
+            media.on_timeout(now, &mut self.devices, &mut self.datagrams, &mut self.media_events);
+        }
+        self.flush(out);
+    }
+
+    /// When [`Participant::on_timeout`] next has work to do; `None` means never.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.media.as_ref().and_then(|media| media.next_timeout(&self.devices))
+    }
+
+    /// Starts or stops speaking.
+    pub fn speak(&mut self, now: Instant, speaking: bool) {
+        if let Some(voice) = &mut self.devices.voice {
+            voice.speak(now, speaking);
+        }
+    }
+
+    /// Says to the bridge what to send.
+    pub fn wish(&mut self, wishes: VideoWishes, out: &mut Vec<Output>) {
+        if self.channel_open {
+            out.push(Output::Channel(wishes.to_json()));
+        }
+        self.wishes = Some(wishes);
+    }
+
+    /// Adds a camera or a screen to a running session; its name.
+    pub fn add_video(&mut self, video_type: VideoType, out: &mut Vec<Output>) -> SourceName {
+        let before = self.own.clone();
+        let name = self.plug_in_camera(video_type);
+        let added = SourceSet {
+            sources: self.own.sources[before.sources.len()..].to_vec(),
+            groups: self.own.groups[before.groups.len()..].to_vec(),
+        };
+        if let Some(media) = &mut self.media {
+            media.declare(&self.devices);
+            self.signalling.change(true, &added, &self.own, &mut self.stanzas);
+        }
+        self.flush(out);
+        name
+    }
+
+    /// Takes a camera or a screen away.
+    pub fn remove_video(&mut self, name: &SourceName, out: &mut Vec<Output>) {
+        let (gone, kept) = std::mem::take(&mut self.own.sources).into_iter().partition(|source| source.name == *name);
+        self.own.sources = kept;
+        let mut removed = SourceSet { sources: gone, groups: Vec::new() };
+        let is_gone = |group: &SourceGroup| {
+            group.ssrcs.first().is_some_and(|first| removed.sources.iter().any(|source| source.ssrc == *first))
+        };
+        (removed.groups, self.own.groups) = std::mem::take(&mut self.own.groups).into_iter().partition(is_gone);
+        self.devices.cameras.retain(|camera| camera.name != *name);
+        if let Some(media) = &mut self.media {
+            media.undeclare(name);
+            self.signalling.change(false, &removed, &self.own, &mut self.stanzas);
+        }
+        self.flush(out);
+    }
+
+    /// Says something to everybody.
+    pub fn chat(&mut self, text: &str, out: &mut Vec<Output>) {
+        self.signalling.chat(text, &mut self.stanzas);
+        self.flush(out);
+    }
+
+    /// Leaves; nothing more will be asked for.
+    pub fn leave(&mut self, out: &mut Vec<Output>) {
+        self.signalling.leave(&mut self.stanzas);
+        self.media = None;
+        self.flush(out);
+    }
+
+    /// Our name in the room.
+    pub fn nick(&self) -> &EndpointId {
+        &self.settings.nick
+    }
+
+    /// Whether media flows.
+    pub fn is_connected(&self) -> bool {
+        self.media.as_ref().is_some_and(Media::is_connected)
+    }
+
+    /// Everybody else in the room.
+    pub fn occupants(&self) -> impl Iterator<Item = &EndpointId> {
+        self.signalling.occupants.iter()
+    }
+
+    /// Who speaks, as the bridge said last.
+    pub fn dominant_speaker(&self) -> Option<&EndpointId> {
+        self.dominant.as_ref()
+    }
+
+    /// Names of the sources that the bridge says it forwards.
+    pub fn forwarded_sources(&self) -> &[String] {
+        &self.forwarded
+    }
+
+    /// Every video source that is signalled, and how it fares.
+    pub fn video(&self) -> impl Iterator<Item = &VideoReport> {
+        self.media.iter().flat_map(Media::video_reports)
+    }
+
+    /// Every audio source that is signalled, and how it fares.
+    pub fn audio(&self) -> impl Iterator<Item = &AudioReport> {
+        self.media.iter().flat_map(Media::audio_reports)
+    }
+
+    fn handle_heard(&mut self, now: Instant, heard: Heard, out: &mut Vec<Output>) {
+        match heard {
+            Heard::Joined => out.push(Output::Event(Event::Joined)),
+            Heard::Refused(text) => out.push(Output::Event(Event::Refused(text))),
+            Heard::Offer(offer) => {
+                let Some(mut media) = Media::new(now, self.settings.local, &offer) else { return };
+                let Some((ice, fingerprint)) = media.transport() else { return };
+                media.declare(&self.devices);
+                media.expect(&offer.sources);
+                self.media = Some(media);
+                // A new session on the bridge knows nothing of what was sent before.
+                for camera in &mut self.devices.cameras {
+                    camera.set_max_height(-1);
+                }
+                self.signalling.accept(&self.own, &ice, &fingerprint, &mut self.stanzas);
+                self.channel_open = false;
+                out.extend(offer.channel_url.map(Output::OpenChannel));
+            }
+            Heard::SourcesAdded(all) => {
+                if let Some(media) = &mut self.media {
+                    media.expect(&all);
+                }
+            }
+            Heard::SourcesRemoved(all) => {
+                if let Some(media) = &mut self.media {
+                    media.forget(&all);
+                }
+            }
+            Heard::SessionEnded => self.media = None,
+            Heard::Occupants => {}
+            Heard::Chat { from, text } => out.push(Output::Event(Event::Chat { from, text })),
+            Heard::Out => {
+                self.media = None;
+                out.push(Output::Event(Event::Out));
+            }
+        }
+    }
+
+    fn handle_channel(&mut self, text: &str, out: &mut Vec<Output>) {
+        let Ok(message) = serde_json::from_str::<Value>(text) else { return };
+        match message["colibriClass"].as_str() {
+            Some("SenderSourceConstraints") => {
+                let (name, height) = (message["sourceName"].as_str(), message["maxHeight"].as_i64());
+                let height = height.and_then(|height| i32::try_from(height).ok()).unwrap_or(-1);
+                let camera = self.devices.cameras.iter_mut().find(|camera| Some(camera.name.as_str()) == name);
+                if let Some(camera) = camera {
+                    camera.set_max_height(height);
+                }
+            }
+            Some("DominantSpeakerEndpointChangeEvent") => {
+                let speaker = message["dominantSpeakerEndpoint"].as_str();
+                self.dominant = speaker.and_then(|id| EndpointId::parse(id).ok());
+                out.extend(self.dominant.clone().map(|speaker| Output::Event(Event::DominantSpeaker(speaker))));
+            }
+            Some("ForwardedSources") => {
+                let names = message["forwardedSources"].as_array().into_iter().flatten();
+                self.forwarded = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+            }
+            _ => {}
+        }
+    }
+
+    /// Pushes what piled up in the parts.
+    fn flush(&mut self, out: &mut Vec<Output>) {
+        for event in self.media_events.drain(..) {
+            match event {
+                MediaEvent::Connected => out.push(Output::Event(Event::Connected)),
+                MediaEvent::Lost => {
+                    self.signalling.restart(&mut self.stanzas);
+                    out.push(Output::Event(Event::Disconnected));
+                }
+            }
+        }
+        out.extend(self.stanzas.drain(..).map(Output::Stanza));
+        out.extend(
+            self.datagrams.drain(..).map(|datagram| Output::Datagram { to: datagram.to, bytes: datagram.bytes }),
+        );
+    }
+
+    fn plug_in_microphone(&mut self) {
+        let name = SourceName::of(&self.settings.nick, MediaKind::Audio, 0);
+        let ssrc = self.ssrc();
+        self.devices.voice = Some(Voice::new(name.clone(), ssrc, self.random.next_u32()));
+        let msid = Some(self.msid(&name));
+        self.own.sources.push(Source { ssrc, kind: MediaKind::Audio, name, msid, video_type: VideoType::Camera });
+    }
+
+    fn plug_in_camera(&mut self, video_type: VideoType) -> SourceName {
+        let name = SourceName::of(&self.settings.nick, MediaKind::Video, self.next_camera);
+        self.next_camera += 1;
+        // A shared screen has one encoding.
+        let count = if video_type.is_desktop() { 1 } else { self.settings.equipment.encodings.clamp(1, 3) };
+        let ssrcs: Vec<(Ssrc, Ssrc)> = (0..count).map(|_| (self.ssrc(), self.ssrc())).collect();
+        let (kind, msid) = (MediaKind::Video, Some(self.msid(&name)));
+        for ssrc in ssrcs.iter().flat_map(|(ssrc, rtx)| [*ssrc, *rtx]) {
+            self.own.sources.push(Source { ssrc, kind, name: name.clone(), msid: msid.clone(), video_type });
+        }
+        if count > 1 {
+            let ssrcs = ssrcs.iter().map(|(ssrc, _)| *ssrc).collect();
+            self.own.groups.push(SourceGroup { semantics: GroupSemantics::Sim, kind, ssrcs });
+        }
+        for (ssrc, rtx) in &ssrcs {
+            let ssrcs = vec![*ssrc, *rtx];
+            self.own.groups.push(SourceGroup { semantics: GroupSemantics::Fid, kind, ssrcs });
+        }
+        let (rate, len) = (self.settings.equipment.frames_per_second, self.settings.equipment.frame_len);
+        self.devices.cameras.push(Camera::new(name.clone(), &ssrcs, rate, len, self.random.next_u32()));
+        name
+    }
+
+    /// Ten digits, as browsers' mostly have.
+    fn ssrc(&mut self) -> Ssrc {
+        Ssrc(1_000_000_000 + self.random.next_u32() % 3_000_000_000)
+    }
+
+    fn msid(&mut self, name: &SourceName) -> String {
+        let suffix = name.as_str().rsplit('-').next().unwrap_or("x");
+        format!("{}-{suffix}-{:08x} {:08x}", self.settings.nick, self.random.next_u32(), self.random.next_u32())
+    }
+}
