@@ -205,7 +205,7 @@ pub fn datagram(input: &[u8]) {
             world.now += Duration::from_millis(1);
             world.worker.handle_datagram(world.now, world.bridge_at, from, &mut copy, &mut Nowhere);
         }
-        assert_eq!(world.worker.held().1, 1, "the endpoint is still there");
+        assert_eq!(world.worker.held().endpoints, 1, "the endpoint is still there");
         assert_eq!(world.worker.counters().panics, 0);
     });
 }

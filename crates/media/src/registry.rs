@@ -28,14 +28,14 @@ impl Registry {
     }
 
     /// Whether the password is the endpoint's; constant time in the password.
-    pub(crate) fn allows(&self, conference: ConferenceId, endpoint: &EndpointId, password: &str) -> bool {
+    pub fn allows(&self, conference: ConferenceId, endpoint: &EndpointId, password: &str) -> bool {
         let passwords = self.lock();
         let expected = passwords.get(&(conference, endpoint.clone()));
         expected.is_some_and(|expected| verify_slices_are_equal(expected.as_bytes(), password.as_bytes()).is_ok())
     }
 
     /// Live endpoints of all workers.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.lock().len()
     }
 

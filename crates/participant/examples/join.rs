@@ -37,9 +37,7 @@ async fn take_part(server: ServerAddress, seed: u64, seconds: u64) -> Result<Str
     for audio in participant.audio() {
         line += &format!(" {} {} packets;", audio.source, audio.packets);
     }
-    let violations =
-        participant.video().flat_map(|v| &v.violations).chain(participant.audio().flat_map(|a| &a.violations));
-    for violation in violations {
+    for violation in participant.violations() {
         line += &format!("\n  ! {violation}");
     }
     client.leave().await?;

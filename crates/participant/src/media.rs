@@ -38,6 +38,8 @@ pub(crate) struct Media {
     connected: bool,
     remotes: BTreeMap<u32, Remote>,
     next_mid: u32,
+    /// Of sources that are gone.
+    old_violations: Vec<String>,
 }
 
 /// What we send, over all sessions.
@@ -50,6 +52,16 @@ pub(crate) struct Devices {
 enum Receiver {
     Video(Box<VideoReceiver>),
     Audio(Box<AudioReceiver>),
+}
+
+impl Receiver {
+    fn violations(&self) -> Vec<String> {
+        let (source, violations) = match self {
+            Self::Video(video) => (&video.report.source, &video.report.violations),
+            Self::Audio(audio) => (&audio.report.source, &audio.report.violations),
+        };
+        violations.iter().map(|text| format!("{source}: {text}")).collect()
+    }
 }
 
 struct Remote {
@@ -101,7 +113,15 @@ impl Media {
             }
         }
         rtc.direct_api().start_dtls(true).ok()?;
-        Some(Self { rtc, local, next: Some(now), connected: false, remotes: BTreeMap::new(), next_mid: 0 })
+        Some(Self {
+            rtc,
+            local,
+            next: Some(now),
+            connected: false,
+            remotes: BTreeMap::new(),
+            next_mid: 0,
+            old_violations: Vec::new(),
+        })
     }
 
     /// Whether media flows.
@@ -184,6 +204,7 @@ impl Media {
     pub(crate) fn forget(&mut self, all: &[(Owner, SourceSet)]) {
         for source in all.iter().flat_map(|(_, set)| &set.sources) {
             if let Some(remote) = self.remotes.remove(&source.ssrc.0) {
+                self.old_violations.extend(remote.receiver.violations());
                 self.rtc.direct_api().remove_media(remote.mid);
             }
         }
@@ -255,6 +276,12 @@ impl Media {
             Receiver::Audio(audio) => Some(&audio.report),
             Receiver::Video(_) => None,
         })
+    }
+
+    /// Everything that no loss excuses, of present and past sources.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        let present = self.remotes.values().flat_map(|remote| remote.receiver.violations());
+        self.old_violations.iter().cloned().chain(present).collect()
     }
 
     fn send(&mut self, now: Instant, devices: &mut Devices, out: &mut Vec<Datagram>, events: &mut Vec<MediaEvent>) {

@@ -125,6 +125,8 @@ pub struct Participant {
     devices: Devices,
     own: SourceSet,
     media: Option<Media>,
+    /// Of sessions that are over.
+    old_violations: Vec<String>,
     wishes: Option<VideoWishes>,
     channel_open: bool,
     dominant: Option<EndpointId>,
@@ -146,6 +148,7 @@ impl Participant {
             devices: Devices::default(),
             own: SourceSet::default(),
             media: None,
+            old_violations: Vec::new(),
             wishes: None,
             channel_open: false,
             dominant: None,
@@ -262,7 +265,7 @@ impl Participant {
     /// Leaves; nothing more will be asked for.
     pub fn leave(&mut self, out: &mut Vec<Output>) {
         self.signalling.leave(&mut self.stanzas);
-        self.media = None;
+        self.end_session();
         self.flush(out);
     }
 
@@ -301,6 +304,18 @@ impl Participant {
         self.media.iter().flat_map(Media::audio_reports)
     }
 
+    /// Everything about what was received that no loss excuses, since the beginning; empty when all is well.
+    pub fn violations(&self) -> Vec<String> {
+        let present = self.media.iter().flat_map(Media::violations);
+        self.old_violations.iter().cloned().chain(present).collect()
+    }
+
+    fn end_session(&mut self) {
+        if let Some(media) = self.media.take() {
+            self.old_violations.extend(media.violations());
+        }
+    }
+
     fn handle_heard(&mut self, now: Instant, heard: Heard, out: &mut Vec<Output>) {
         match heard {
             Heard::Joined => out.push(Output::Event(Event::Joined)),
@@ -310,6 +325,7 @@ impl Participant {
                 let Some((ice, fingerprint)) = media.transport() else { return };
                 media.declare(&self.devices);
                 media.expect(&offer.sources);
+                self.end_session();
                 self.media = Some(media);
                 // A new session on the bridge knows nothing of what was sent before.
                 for camera in &mut self.devices.cameras {
@@ -329,11 +345,11 @@ impl Participant {
                     media.forget(&all);
                 }
             }
-            Heard::SessionEnded => self.media = None,
+            Heard::SessionEnded => self.end_session(),
             Heard::Occupants => {}
             Heard::Chat { from, text } => out.push(Output::Event(Event::Chat { from, text })),
             Heard::Out => {
-                self.media = None;
+                self.end_session();
                 out.push(Output::Event(Event::Out));
             }
         }

@@ -17,6 +17,7 @@ const FLOORS: &[(&str, Option<u8>)] = &[
     ("tertulia-signal", Some(2)),
     ("tertulia", Some(3)),
     ("tertulia-participant", None),
+    ("tertulia-sim", None),
     ("tertulia-fuzz", None),
     ("xtask", None),
 ];

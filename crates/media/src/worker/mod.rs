@@ -145,6 +145,21 @@ impl std::ops::AddAssign for Counters {
     }
 }
 
+/// How much state a worker holds: for whoever looks for leaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Open conferences.
+    pub conferences: usize,
+    /// Endpoints, each with a transport.
+    pub endpoints: usize,
+    /// Addresses that are some endpoint's.
+    pub addresses: usize,
+    /// User fragments that are some endpoint's.
+    pub user_fragments: usize,
+    /// Deadlines, those of what is already gone included: they go when they pass.
+    pub timers: usize,
+}
+
 /// A conference and its people.
 struct Room {
     sfu: Conference,
@@ -194,9 +209,15 @@ impl Worker {
         &self.counters
     }
 
-    /// How much state is held: (conferences, endpoints, addresses, user fragments). For tests that look for leaks.
-    pub fn held(&self) -> (usize, usize, usize, usize) {
-        (self.rooms.len(), self.slots.len(), self.by_address.len(), self.by_ufrag.len())
+    /// How much state is held.
+    pub fn held(&self) -> Held {
+        Held {
+            conferences: self.rooms.len(),
+            endpoints: self.slots.len(),
+            addresses: self.by_address.len(),
+            user_fragments: self.by_ufrag.len(),
+            timers: self.timers.len(),
+        }
     }
 
     /// When [`Worker::on_timeout`] next has work to do.

@@ -35,6 +35,11 @@ impl Timers {
         if *at > now { None } else { self.heap.pop().map(|Reverse(entry)| entry) }
     }
 
+    /// How many there are, stale ones included.
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// When something is due next.
     pub(super) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
