@@ -127,7 +127,9 @@ impl Subscription {
                 None => packet.encoding <= target,
                 Some(current) => packet.encoding == target || (packet.encoding < target && packet.encoding > current),
             };
-            if !towards || !packet.may_start {
+            // A key frame that was repaired late may lie before what went out already: starting there would go back in time.
+            let is_old = self.newest_sent_of(packet.encoding).is_some_and(|newest| packet.number <= newest);
+            if !towards || !packet.may_start || is_old {
                 return None;
             }
             self.start_segment(now, packet);
@@ -179,6 +181,13 @@ impl Subscription {
     pub(crate) fn may_ask_keyframe(&mut self, now: Instant) -> bool {
         self.plis.retain(|at| now.saturating_duration_since(*at).as_millis() < PLI_WINDOW_MS);
         self.plis.try_push(now).is_ok()
+    }
+
+    /// The newest packet of an encoding that went out, as far as segments are remembered.
+    fn newest_sent_of(&self, encoding: usize) -> Option<SeqNo> {
+        let ends = self.segments.iter().skip(1).map(|next| next.from_out - 1).chain([self.highest_out]);
+        let sent = self.segments.iter().zip(ends).filter(|(segment, _)| segment.encoding == encoding);
+        sent.map(|(segment, end)| segment.from_in + (end - segment.from_out)).max()
     }
 
     /// Numbers go on by one; time by the wall clock, at least by one frame; picture ids by one.
@@ -259,6 +268,21 @@ mod tests {
         assert_eq!(subscription.awaits_keyframe(), Some(0));
         assert!(subscription.project(now, packet(0, 12, numbers(0, 0), DELTA)).is_none());
         assert_eq!(subscription.project(now, packet(0, 13, numbers(0, 0), KEY)).unwrap().sequence, 2);
+    }
+
+    #[test]
+    fn a_key_frame_from_before_the_pause_is_no_place_to_start_again() {
+        let now = Instant::now();
+        let mut subscription = Subscription::new(EndpointKey(1), 0);
+        subscription.aim(Some(1));
+        subscription.project(now, packet(0, 10, numbers(0, 0), KEY)).unwrap();
+        subscription.project(now, packet(0, 15, numbers(5, 5), DELTA)).unwrap();
+        subscription.project(now, packet(1, 70, numbers(6, 6), KEY)).unwrap();
+        subscription.aim(None);
+        subscription.aim(Some(0));
+        assert!(subscription.project(now, packet(0, 14, numbers(4, 4), KEY)).is_none(), "repaired late");
+        assert!(subscription.project(now, packet(0, 15, numbers(5, 5), KEY)).is_none());
+        assert_eq!(subscription.project(now, packet(0, 16, numbers(7, 7), KEY)).unwrap().sequence, 8);
     }
 
     #[test]
