@@ -312,7 +312,7 @@ impl Bridge for BridgeHandle {
     }
 
     fn load(&self) -> Load {
-        Load { conferences: self.placement().len(), endpoints: self.0.registry.len() }
+        Load { conferences: self.placement().len(), endpoints: self.0.registry.endpoint_count() }
     }
 }
 

@@ -35,7 +35,7 @@ impl Registry {
     }
 
     /// Live endpoints of all workers.
-    pub fn len(&self) -> usize {
+    pub fn endpoint_count(&self) -> usize {
         self.lock().len()
     }
 

@@ -325,7 +325,7 @@ impl Sim {
         Left {
             rooms: usize::from(self.room.is_some()),
             worker: self.worker.held(),
-            channel_passwords: self.registry.len(),
+            channel_passwords: self.registry.endpoint_count(),
             channels: self
                 .people
                 .iter()
@@ -378,7 +378,7 @@ impl Sim {
             self.at_worker(|worker, now, sent| worker.on_timeout(now, sent));
         }
         if self.room.as_ref().and_then(Conference::next_timeout).is_some_and(|at| at <= self.now) {
-            self.at_room(|room, now, out| room.on_timeout(now, out));
+            self.at_room(Conference::on_timeout);
         }
         for index in 0..self.people.len() {
             let now = self.now;

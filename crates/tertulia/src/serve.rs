@@ -49,6 +49,9 @@ fn announce(config: &Config, server: &Server) {
     for address in server.addresses() {
         info!(%address, "listening");
     }
+    if let Some(address) = server.private_address() {
+        info!(%address, "health and statistics");
+    }
     let url = if config.server_public_url.is_empty() {
         let addresses = server.addresses();
         let port = addresses.first().map_or(0, SocketAddr::port);

@@ -181,7 +181,7 @@ fn two_clients_hear_each_other_and_nothing_is_left_when_they_are_gone() {
     world.request(BridgeRequest::ExpireConference);
     world.run(125_000);
     assert_eq!(world.worker.held(), Held::default());
-    assert_eq!(world.worker.registry.len(), 0);
+    assert_eq!(world.worker.registry.endpoint_count(), 0);
 }
 
 #[test]
