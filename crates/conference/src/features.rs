@@ -13,7 +13,7 @@ pub(crate) struct Features {
 impl Features {
     /// For clients that do not answer.
     pub(crate) const DEFAULT: Self = Self {
-        capabilities: Capabilities { audio: true, video: true, rtx: false, transport_cc: false, source_names: false },
+        capabilities: Capabilities { rtx: false, transport_cc: false, source_names: false, ..Capabilities::USUAL },
         json_sources: false,
     };
 
@@ -29,6 +29,7 @@ impl Features {
                 rtx: has("urn:ietf:rfc:4588"),
                 transport_cc: has("http://jitsi.org/tcc"),
                 source_names: has("http://jitsi.org/source-name"),
+                ssrc_rewriting: has("http://jitsi.org/ssrc-rewriting-1"),
             },
             json_sources: has("http://jitsi.org/json-encoded-sources"),
         }

@@ -42,7 +42,7 @@ pub const ALL: &[Target] = &[
     ("datagram", datagram),
 ];
 
-const FULL: Capabilities = Capabilities { audio: true, video: true, rtx: true, transport_cc: true, source_names: true };
+const FULL: Capabilities = Capabilities::USUAL;
 
 /// What is parsed is written and read back the same.
 pub fn stanza(input: &[u8]) {

@@ -22,6 +22,16 @@ pub struct Capabilities {
     pub transport_cc: bool,
     /// Knows sources by name on the bridge channel; clients of 2022 know endpoints only.
     pub source_names: bool,
+    /// Wants a fixed set of SSRCs under which the bridge sends whatever it forwards
+    /// (it announces on its channel what each carries),
+    /// instead of everybody's own.
+    pub ssrc_rewriting: bool,
+}
+
+impl Capabilities {
+    /// What Jitsi's clients can do without being told to: everything but SSRC rewriting.
+    pub const USUAL: Self =
+        Self { audio: true, video: true, rtx: true, transport_cc: true, source_names: true, ssrc_rewriting: false };
 }
 
 /// What a room asks of a bridge.

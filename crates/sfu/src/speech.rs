@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use tertulia_model::EndpointId;
 
 use crate::egress::EndpointKey;
@@ -150,8 +151,8 @@ impl Speaker {
             self.last = now;
         }
         let immediates = self.immediates();
-        let mediums: Vec<u32> = blocks(&immediates, MEDIUM_LEN, MEDIUM_THRESHOLD);
-        let longs: Vec<u32> = blocks(&mediums, LONG_LEN, LONG_THRESHOLD);
+        let mediums = blocks(&immediates, MEDIUM_LEN, MEDIUM_THRESHOLD);
+        let longs = blocks(&mediums, LONG_LEN, LONG_THRESHOLD);
         let first = |list: &[u32]| list.first().copied().unwrap_or(0);
         self.scores = [
             score(first(&immediates), SUBBANDS, LAMBDA[0]),
@@ -161,7 +162,7 @@ impl Speaker {
     }
 
     /// Each level as a number of sub-bands above the noise floor.
-    fn immediates(&self) -> Vec<u32> {
+    fn immediates(&self) -> ArrayVec<u32, IMMEDIATES> {
         let unit = (LEVEL_MAX + SUBBANDS - 1).div_ceil(SUBBANDS);
         let floor = self.floor.level() + unit;
         let bands = |level: &u8| if u32::from(*level) < floor { 0 } else { u32::from(*level) / unit };
@@ -169,8 +170,8 @@ impl Speaker {
     }
 }
 
-/// How many entries of each block exceed the threshold.
-fn blocks(entries: &[u32], len: usize, threshold: u32) -> Vec<u32> {
+/// How many entries of each block exceed the threshold. There are at most [`LONG_LEN`] blocks.
+fn blocks(entries: &[u32], len: usize, threshold: u32) -> ArrayVec<u32, LONG_LEN> {
     let active = |block: &[u32]| u32::try_from(block.iter().filter(|n| **n > threshold).count()).unwrap_or(0);
     entries.chunks_exact(len).map(active).collect()
 }

@@ -48,7 +48,7 @@ struct World {
 
 const LOCAL: &str = "10.0.0.1:10000";
 const ROOM: ConferenceId = ConferenceId(7);
-const FULL: Capabilities = Capabilities { audio: true, video: true, rtx: true, transport_cc: true, source_names: true };
+const FULL: Capabilities = Capabilities::USUAL;
 
 impl World {
     fn new() -> Self {

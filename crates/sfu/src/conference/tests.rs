@@ -6,7 +6,7 @@ use tertulia_rtp::packet::{Header, write_header};
 use tertulia_rtp::rtcp::{Compound, Rtcp};
 use tertulia_rtp::{Packet, codec::vp8};
 
-const FULL: Capabilities = Capabilities { audio: true, video: true, rtx: true, transport_cc: true, source_names: true };
+const FULL: Capabilities = Capabilities::USUAL;
 
 /// Collects what a conference sends.
 #[derive(Default)]

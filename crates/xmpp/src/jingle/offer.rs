@@ -282,8 +282,7 @@ mod tests {
         .to_element()
     }
 
-    const FULL: Capabilities =
-        Capabilities { audio: true, video: true, rtx: true, transport_cc: true, source_names: true };
+    const FULL: Capabilities = Capabilities::USUAL;
 
     #[test]
     fn a_client_reads_back_what_the_focus_wrote() {
