@@ -40,32 +40,6 @@ pub fn abs_send_time(since_start: Duration) -> [u8; 3] {
     [bytes[1], bytes[2], bytes[3]]
 }
 
-/// The mandatory fields of a dependency descriptor (AV1 RTP payload specification, A.8.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DependencyDescriptor {
-    /// First packet of a frame.
-    pub start_of_frame: bool,
-    /// Last packet of a frame.
-    pub end_of_frame: bool,
-    /// Modulo 2¹⁶.
-    pub frame_number: u16,
-    /// Carries the template structure, which only key frames do.
-    pub has_structure: bool,
-}
-
-impl DependencyDescriptor {
-    /// Reads the mandatory fields and the flag behind them. Choosing layers needs the templates too; that is not read here.
-    pub fn parse(data: &[u8]) -> Option<Self> {
-        let fixed = data.get(..3)?;
-        Some(Self {
-            start_of_frame: fixed[0] & 0x80 != 0,
-            end_of_frame: fixed[0] & 0x40 != 0,
-            frame_number: u16::from_be_bytes([fixed[1], fixed[2]]),
-            has_structure: data.get(3).is_some_and(|flags| flags & 0x80 != 0),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

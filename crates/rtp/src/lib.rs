@@ -7,6 +7,7 @@
 pub mod codec;
 pub mod extension;
 pub mod packet;
+pub mod red;
 pub mod rtcp;
 pub mod rtx;
 pub mod sequence;

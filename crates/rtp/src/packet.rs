@@ -178,6 +178,21 @@ pub fn write_header(buffer: &mut [u8], header: Header, extensions: &[(u8, &[u8])
     len
 }
 
+/// Writes a packet of padding alone, as probes are; returns its length, or 0 when the buffer is too small.
+///
+/// `padding_len` is 1…255 (0 counts as 1): the last byte has to hold it.
+pub fn write_padding(buffer: &mut [u8], header: Header, extensions: &[(u8, &[u8])], padding_len: u8) -> usize {
+    let padding_len = padding_len.max(1);
+    let start = write_header(buffer, header, extensions);
+    let Some(padding) = buffer.get_mut(start..start + usize::from(padding_len)).filter(|_| start > 0) else {
+        return 0;
+    };
+    padding.fill(0);
+    padding[usize::from(padding_len) - 1] = padding_len;
+    buffer[0] |= 0x20;
+    start + usize::from(padding_len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,6 +224,19 @@ mod tests {
             bytes[19] = lie;
             assert!(Packet::parse(&bytes).is_none());
         }
+    }
+
+    #[test]
+    fn a_packet_of_padding_alone_has_no_payload() {
+        for (asked, padding_len) in [(0, 1), (1, 1), (224, 224), (255, 255)] {
+            let mut buffer = [0xaa; 300];
+            let len = write_padding(&mut buffer, HEADER, &[(5, &[1, 2])], asked);
+            let packet = Packet::parse(&buffer[..len]).unwrap();
+            assert_eq!((packet.header, packet.payload()), (HEADER, &b""[..]));
+            assert_eq!((packet.padding_len(), packet.extension(5)), (padding_len, Some(&[1u8, 2][..])));
+        }
+        assert_eq!(write_padding(&mut [0; 40], HEADER, &[], 29), 0, "it does not fit");
+        assert_eq!(write_padding(&mut [0; 4], HEADER, &[], 1), 0);
     }
 
     #[test]

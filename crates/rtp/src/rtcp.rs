@@ -39,7 +39,14 @@ pub enum Rtcp<'a> {
         /// Entries of 8 bytes: SSRC, sequence, reserved.
         entries: &'a [u8],
     },
-    /// Anything else well-formed: SDES, BYE, APP, XR, REMB.
+    /// REMB (draft-alvestrand-rmcat-remb-03 §2.2): what the receiver thinks that its downlink can carry.
+    ReceiverEstimate {
+        /// Of all its streams together.
+        bits_per_second: u64,
+        /// The streams: 4 bytes each.
+        ssrcs: &'a [u8],
+    },
+    /// Anything else well-formed: SDES, BYE, APP, XR, other feedback.
     Other {
         /// The packet type.
         packet_type: u8,
@@ -155,6 +162,12 @@ const RECEIVER_REPORT: u8 = 201;
 const SOURCE_DESCRIPTION: u8 = 202;
 const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;
+const REMB: &[u8] = b"REMB";
+
+/// REMB's number: up to 18 bits, shifted by up to 63.
+fn saturating_shift(mantissa: u64, exponent: u8) -> u64 {
+    if mantissa.leading_zeros() >= u32::from(exponent) { mantissa << exponent } else { u64::MAX }
+}
 
 fn parse_one(count: u8, packet_type: u8, body: &[u8]) -> Option<Rtcp<'_>> {
     let word = |at: usize| body.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
@@ -175,6 +188,12 @@ fn parse_one(count: u8, packet_type: u8, body: &[u8]) -> Option<Rtcp<'_>> {
         (TRANSPORT_FEEDBACK, 15) => Rtcp::TransportCc { feedback: body.get(8..)? },
         (PAYLOAD_FEEDBACK, 1) => Rtcp::PictureLossIndication { media_ssrc: word(4)? },
         (PAYLOAD_FEEDBACK, 4) => Rtcp::FullIntraRequest { entries: body.get(8..)? },
+        (PAYLOAD_FEEDBACK, 15) if body.get(8..12) == Some(REMB) => {
+            let [ssrc_count, high, middle, low] = *body.get(12..16)?.first_chunk()?;
+            let mantissa = u64::from(u32::from_be_bytes([0, high & 0x03, middle, low]));
+            let ssrcs = body.get(16..16 + 4 * usize::from(ssrc_count))?;
+            Rtcp::ReceiverEstimate { bits_per_second: saturating_shift(mantissa, high >> 2), ssrcs }
+        }
         _ => Rtcp::Other { packet_type },
     })
 }
@@ -291,6 +310,23 @@ impl Writer {
         self.packet(1, PAYLOAD_FEEDBACK, &[&sender_ssrc.to_be_bytes(), &media_ssrc.to_be_bytes()]);
     }
 
+    /// REMB for at most 50 streams. The number is rounded down to 18 significant bits.
+    pub fn receiver_estimate(&mut self, sender_ssrc: u32, bits_per_second: u64, ssrcs: &[u32]) {
+        let ssrcs = &ssrcs[..ssrcs.len().min(50)];
+        let exponent = (64 - bits_per_second.leading_zeros()).saturating_sub(18);
+        let [.., high, middle, low] = (bits_per_second >> exponent).to_be_bytes();
+        let mut body = [0u8; 16 + 4 * 50];
+        body[..4].copy_from_slice(&sender_ssrc.to_be_bytes());
+        body[8..12].copy_from_slice(REMB);
+        body[12] = u8::try_from(ssrcs.len()).unwrap_or(50);
+        body[13] = u8::try_from(exponent << 2).unwrap_or(0) | high;
+        (body[14], body[15]) = (middle, low);
+        for (ssrc, out) in ssrcs.iter().zip(body[16..].chunks_exact_mut(4)) {
+            out.copy_from_slice(&ssrc.to_be_bytes());
+        }
+        self.packet(15, PAYLOAD_FEEDBACK, &[&body[..16 + 4 * ssrcs.len()]]);
+    }
+
     /// Transport-wide feedback; `feedback` comes from `transport_cc` and is padded to whole words there.
     pub fn transport_cc(&mut self, sender_ssrc: u32, media_ssrc: u32, feedback: &[u8]) {
         self.packet(15, TRANSPORT_FEEDBACK, &[&sender_ssrc.to_be_bytes(), &media_ssrc.to_be_bytes(), feedback]);
@@ -342,6 +378,61 @@ mod tests {
         let Rtcp::Nack { media_ssrc: 7, losses } = read[3] else { panic!("{:?}", read[3]) };
         assert_eq!(losses.sequences().collect::<Vec<_>>(), [65_534, 65_535, 3, 40]);
         assert_eq!(read[4], Rtcp::PictureLossIndication { media_ssrc: 7 });
+    }
+
+    #[test]
+    fn a_receivers_estimate_keeps_18_bits() {
+        for (bits_per_second, read) in [
+            (0, 0),
+            (300_000, 300_000 & !1),
+            (262_143, 262_143),
+            (2_500_000_001, 2_500_000_001 >> 14 << 14),
+            (u64::MAX, 0x3_ffff << 46),
+        ] {
+            let mut writer = Writer::default();
+            writer.receiver_estimate(9, bits_per_second, &[1, 2]);
+            let expected = Rtcp::ReceiverEstimate { bits_per_second: read, ssrcs: &[0, 0, 0, 1, 0, 0, 0, 2] };
+            assert_eq!(Compound::new(writer.bytes()).next(), Some(expected), "{bits_per_second}");
+        }
+        // The largest that can be written is more than 64 bits hold.
+        assert_eq!(saturating_shift(0x3_ffff, 63), u64::MAX);
+        assert_eq!(saturating_shift(0, 63), 0);
+    }
+
+    #[test]
+    fn a_receivers_estimate_in_the_drafts_own_layout() {
+        let bytes = [
+            0x8f, 206, 0, 5, // two SSRCs, "REMB", numbers, one SSRC
+            0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B', //
+            1, 0x0b, 0x0d, 0x40, // one stream; exponent 2, mantissa 0x30d40 = 200 000
+            0, 0, 0, 7,
+        ];
+        let expected = Rtcp::ReceiverEstimate { bits_per_second: 800_000, ssrcs: &[0, 0, 0, 7] };
+        assert_eq!(Compound::new(&bytes).next(), Some(expected));
+        let mut more = bytes;
+        more[16] = 2;
+        assert_eq!(Compound::new(&more).next(), None, "more streams than there are");
+        let mut other = bytes;
+        other[12] = b'X';
+        assert_eq!(Compound::new(&other).next(), Some(Rtcp::Other { packet_type: 206 }));
+    }
+
+    #[test]
+    fn what_a_bridge_does_not_use_is_stepped_over() {
+        let compound = [
+            &[0x81, 203, 0, 1, 0, 0, 0, 1][..],                     // BYE
+            &[0x80, 204, 0, 2, 0, 0, 0, 1, b'n', b'a', b'm', b'e'], // APP
+            &[0x80, 207, 0, 1, 0, 0, 0, 1],                         // XR without blocks
+            &[0x82, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2],             // unassigned transport feedback
+            &[0x83, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2],             // RPSI
+            &[0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 7],             // PLI
+        ]
+        .concat();
+        let read: Vec<_> = Compound::new(&compound).collect();
+        let other = |packet_type| Rtcp::Other { packet_type };
+        let expected =
+            [203, 204, 207, 205, 206].map(other).into_iter().chain([Rtcp::PictureLossIndication { media_ssrc: 7 }]);
+        assert_eq!(read, expected.collect::<Vec<_>>());
     }
 
     #[test]

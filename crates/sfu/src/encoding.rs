@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
+use tertulia_rtp::codec::Inspector;
 use tertulia_rtp::rtcp::{ReportBlock, SenderInfo};
 use tertulia_rtp::sequence::{SeqNo, SequenceExtender};
 
@@ -35,6 +36,7 @@ pub(crate) struct Encoding {
     pub(crate) rtx_ssrc: Option<u32>,
     /// Lines, as read from key frames.
     pub(crate) height: Option<u16>,
+    pub(crate) inspector: Inspector,
     pub(crate) cache: Cache,
     pub(crate) missing: Missing,
     pub(crate) keyframe: KeyframeWish,
@@ -55,6 +57,7 @@ impl Encoding {
             ssrc,
             rtx_ssrc,
             height: None,
+            inspector: Inspector::default(),
             cache: Cache::default(),
             missing: Missing::default(),
             keyframe: KeyframeWish::default(),

@@ -1,20 +1,19 @@
-//! The AV1 aggregation header (AV1 RTP payload specification, 4.4): enough to find key frames.
+//! The AV1 aggregation header (AV1 RTP payload specification, 4.4): what is known of a packet without a dependency descriptor.
 
 use super::FrameInfo;
-use crate::extension::DependencyDescriptor;
+use super::layer::LayerMask;
 
-/// Looks at one payload. The N bit says that a coded video sequence starts here; a descriptor with templates says the same.
-pub fn inspect(payload: &[u8], descriptor: Option<DependencyDescriptor>) -> FrameInfo {
-    let Some(first) = payload.first() else { return FrameInfo::default() };
-    let continues = first & 0x80 != 0;
-    let starts_sequence = first & 0x08 != 0;
-    match descriptor {
-        Some(descriptor) => FrameInfo {
-            starts_frame: descriptor.start_of_frame,
-            starts_keyframe: descriptor.start_of_frame && (descriptor.has_structure || starts_sequence),
-            height: None,
-        },
-        None => FrameInfo { starts_frame: !continues, starts_keyframe: !continues && starts_sequence, height: None },
+/// Looks at one payload. N says that a coded video sequence starts with the packet, Z that it begins inside of an OBU.
+pub(crate) fn inspect(payload: &[u8], marker: bool) -> FrameInfo {
+    let Some(first) = payload.first() else { return FrameInfo::unknown(marker) };
+    let starts_frame = first & 0x80 == 0;
+    FrameInfo {
+        starts_frame,
+        starts_keyframe: starts_frame && first & 0x08 != 0,
+        switchable: LayerMask::ALL,
+        decodable: LayerMask::ALL,
+        crossing: LayerMask::ALL,
+        ..FrameInfo::unknown(marker)
     }
 }
 
@@ -24,9 +23,10 @@ mod tests {
 
     #[test]
     fn the_start_of_a_sequence_is_a_key_frame() {
-        assert!(inspect(&[0x18], None).starts_keyframe);
-        assert!(!inspect(&[0x98], None).starts_keyframe);
-        let descriptor = DependencyDescriptor::parse(&[0x80, 0, 1, 0x80]);
-        assert!(inspect(&[0x10], descriptor).starts_keyframe);
+        assert!(inspect(&[0x18], false).starts_keyframe);
+        assert!(!inspect(&[0x98], false).starts_keyframe, "in the middle of an OBU");
+        let delta = inspect(&[0x10], true);
+        assert!(delta.starts_frame && !delta.starts_keyframe && delta.ends_frame);
+        assert_eq!(inspect(&[], true), FrameInfo::unknown(true));
     }
 }

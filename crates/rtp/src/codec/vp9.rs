@@ -1,63 +1,526 @@
-//! The VP9 payload descriptor (RFC 9628 §4.2): enough to find key frames.
+//! The VP9 payload descriptor (RFC 9628 §4.2): simulcast, and spatial layers inside one stream in both its modes.
 
-use super::FrameInfo;
+use super::history::History;
+use super::inspector::Seen;
+use super::layer::{self, Layer, LayerMask};
+use super::{FrameInfo, Places};
 
-/// Looks at one payload: a key frame starts where nothing is predicted (P = 0), a frame begins (B) and the spatial layer is the lowest.
-pub fn inspect(payload: &[u8]) -> FrameInfo {
-    read(payload).unwrap_or_default()
+/// Spatial layers of a structure (N_S has three bits).
+const SPATIAL_MAX: usize = 8;
+/// References of one frame in flexible mode.
+const REFERENCES_MAX: usize = 3;
+
+/// What a payload descriptor says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Length of the descriptor in bytes.
+    pub len: usize,
+    /// P: the frame refers to earlier pictures.
+    pub predicted: bool,
+    /// B: first packet of a layer's frame.
+    pub begins: bool,
+    /// E: last packet of a layer's frame.
+    pub ends: bool,
+    /// Z: frames of higher spatial layers of the same picture do not refer to this one.
+    pub not_for_upper: bool,
+    /// The picture id with its offset, and whether it has 15 bits.
+    pub picture_id: Option<(u16, usize, bool)>,
+    /// TL0PICIDX and its offset; non-flexible mode only.
+    pub tl0_pic_idx: Option<(u8, usize)>,
+    /// The layer, if there are layers.
+    pub layer: Option<LayerIndices>,
+    /// How many pictures back the frame refers to, in flexible mode; 0 for none.
+    pub references: [u8; REFERENCES_MAX],
+    /// F: references are told.
+    pub flexible: bool,
+    /// The scalability structure.
+    pub structure: Option<Structure>,
 }
 
-fn read(payload: &[u8]) -> Option<FrameInfo> {
-    let first = *payload.first()?;
-    let (has_id, predicted, has_layers) = (first & 0x80 != 0, first & 0x40 != 0, first & 0x20 != 0);
-    let (flexible, begins, has_structure) = (first & 0x10 != 0, first & 0x08 != 0, first & 0x02 != 0);
-    let mut at = 1;
-    if has_id {
-        at += if payload.get(at)? & 0x80 != 0 { 2 } else { 1 };
-    }
-    let mut spatial = 0;
-    if has_layers {
-        spatial = (payload.get(at)? >> 1) & 7;
-        at += if flexible { 1 } else { 2 };
-    }
-    if flexible && predicted {
-        // At most three reference indices, each saying whether another follows.
-        for _ in 0..3 {
-            at += 1;
-            if payload.get(at - 1)? & 1 == 0 {
-                break;
+/// The layer indices of a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerIndices {
+    /// TID.
+    pub temporal: u8,
+    /// SID.
+    pub spatial: u8,
+    /// U: a receiver of lower temporal layers may go up here.
+    pub switching_up: bool,
+    /// D: the frame refers to the lower spatial layer of its picture.
+    pub inter_layer: bool,
+}
+
+/// A scalability structure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Structure {
+    /// Spatial layers, 1…8.
+    pub spatial_count: u8,
+    /// Width and height of each, if told; a layer of no size is not sent.
+    pub sizes: Option<[(u16, u16); SPATIAL_MAX]>,
+    /// The highest temporal layer of the picture group, if there is one.
+    pub highest_temporal: Option<u8>,
+}
+
+impl Descriptor {
+    /// Reads a descriptor; `None` when the payload is too short for what it says.
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let first = *payload.first()?;
+        let flag = |bit: u8| first & bit != 0;
+        let mut own = Self {
+            len: 1,
+            predicted: flag(0x40),
+            begins: flag(0x08),
+            ends: flag(0x04),
+            not_for_upper: flag(0x01),
+            picture_id: None,
+            tl0_pic_idx: None,
+            layer: None,
+            references: [0; REFERENCES_MAX],
+            flexible: flag(0x10),
+            structure: None,
+        };
+        if flag(0x80) {
+            let byte = *payload.get(1)?;
+            let long = byte & 0x80 != 0;
+            let value = if long { u16::from_be_bytes([byte & 0x7f, *payload.get(2)?]) } else { u16::from(byte) };
+            own.picture_id = Some((value, 1, long));
+            own.len += if long { 2 } else { 1 };
+        }
+        if flag(0x20) {
+            own.read_layer(payload)?;
+        }
+        if own.flexible && own.predicted {
+            for reference in &mut own.references {
+                let byte = *payload.get(own.len)?;
+                own.len += 1;
+                *reference = byte >> 1;
+                if byte & 1 == 0 {
+                    break;
+                }
             }
         }
+        if flag(0x02) {
+            let (structure, len) = Structure::parse(payload.get(own.len..)?)?;
+            own.structure = Some(structure);
+            own.len += len;
+        }
+        Some(own)
     }
-    let starts_keyframe = begins && !predicted && spatial == 0;
-    let height = if has_structure && starts_keyframe { highest_layer(payload.get(at..)?) } else { None };
-    Some(FrameInfo { starts_frame: begins && spatial == 0, starts_keyframe, height })
+
+    fn read_layer(&mut self, payload: &[u8]) -> Option<()> {
+        let byte = *payload.get(self.len)?;
+        self.layer = Some(LayerIndices {
+            temporal: byte >> 5,
+            switching_up: byte & 0x10 != 0,
+            spatial: byte >> 1 & 7,
+            inter_layer: byte & 1 != 0,
+        });
+        self.len += 1;
+        if !self.flexible {
+            self.tl0_pic_idx = Some((*payload.get(self.len)?, self.len));
+            self.len += 1;
+        }
+        Some(())
+    }
+
+    /// Where the numbers stand that a forwarder moves.
+    pub fn places(&self) -> Places {
+        let picture_id = self.picture_id.map(|(_, offset, long)| (offset, long));
+        Places::new(picture_id, self.tl0_pic_idx.map(|(_, offset)| offset))
+    }
 }
 
-/// The smaller dimension of the highest spatial layer in a scalability structure that tells resolutions.
-fn highest_layer(structure: &[u8]) -> Option<u16> {
-    let first = *structure.first()?;
-    let layers = usize::from(first >> 5) + 1;
-    let last = 1 + 4 * (layers - 1);
-    let size = structure.get(last..last + 4).filter(|_| first & 0x10 != 0)?;
-    Some(u16::from_be_bytes([size[0], size[1]]).min(u16::from_be_bytes([size[2], size[3]])))
+impl Structure {
+    /// Reads a structure; returns its length too.
+    fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
+        let first = *bytes.first()?;
+        let spatial_count = (first >> 5) + 1;
+        let mut own = Self { spatial_count, sizes: None, highest_temporal: None };
+        let mut at = 1;
+        if first & 0x10 != 0 {
+            let mut sizes = [(0, 0); SPATIAL_MAX];
+            for size in &mut sizes[..usize::from(spatial_count)] {
+                let bytes = bytes.get(at..at + 4)?;
+                *size = (u16::from_be_bytes([bytes[0], bytes[1]]), u16::from_be_bytes([bytes[2], bytes[3]]));
+                at += 4;
+            }
+            own.sizes = Some(sizes);
+        }
+        if first & 0x08 != 0 {
+            let pictures = *bytes.get(at)?;
+            at += 1;
+            for _ in 0..pictures {
+                let picture = *bytes.get(at)?;
+                own.highest_temporal = own.highest_temporal.max(Some(picture >> 5));
+                at += 1 + usize::from(picture >> 2 & 3);
+            }
+        }
+        (at <= bytes.len()).then_some((own, at))
+    }
+}
+
+/// What is remembered of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Scalability {
+    structure: Option<Structure>,
+    /// Who got which layer frame; needed with spatial layers or flexible mode, made at a key frame.
+    history: Option<Box<History>>,
+}
+
+impl Scalability {
+    /// Looks at one payload.
+    pub(crate) fn inspect(&mut self, payload: &[u8], marker: bool, seen: &mut Seen) -> FrameInfo {
+        let Some(descriptor) = Descriptor::parse(payload) else { return FrameInfo::unknown(marker) };
+        let indices = descriptor.layer;
+        let inter_layer = indices.is_some_and(|indices| indices.inter_layer);
+        if descriptor.structure.is_some() {
+            self.structure = descriptor.structure;
+        }
+        let is_lowest = indices.is_none_or(|indices| indices.spatial == self.lowest());
+        let starts_keyframe = descriptor.begins && !descriptor.predicted && !inter_layer && is_lowest;
+        let numbers = FrameInfo {
+            starts_frame: descriptor.begins,
+            ends_frame: descriptor.ends || marker,
+            starts_keyframe,
+            height: descriptor.structure.and_then(|structure| structure.height()),
+            picture: descriptor.picture_id.map(|(value, ..)| value),
+            tl0: descriptor.tl0_pic_idx.map(|(value, _)| value),
+            places: descriptor.places(),
+            ..FrameInfo::unknown(marker)
+        };
+        if starts_keyframe {
+            seen.begin();
+            if indices.is_some() && self.history.is_none() {
+                self.history = Some(Box::default());
+            }
+        }
+        let all = LayerMask::ALL;
+        let Some(indices) = indices else {
+            seen.note(Layer::LOWEST);
+            return FrameInfo { decodable: all, switchable: all, crossing: all, ..numbers };
+        };
+        seen.note(Layer::new(indices.spatial, indices.temporal));
+        let frame = self.layered(&descriptor, indices, seen, numbers);
+        if starts_keyframe { FrameInfo { switchable: all, crossing: all, ..frame } } else { frame }
+    }
+
+    /// Masks of a frame in a stream with layers.
+    fn layered(
+        &mut self,
+        descriptor: &Descriptor,
+        indices: LayerIndices,
+        seen: &Seen,
+        numbers: FrameInfo,
+    ) -> FrameInfo {
+        let own = Layer::new(indices.spatial, indices.temporal);
+        let is_top = own.spatial() >= self.highest(seen);
+        let (alone, upwards) = (1 << own.spatial(), layer::from(own.spatial()));
+        // The frames of a picture that refers to no other are there for all the layers above.
+        let reaches = if is_top || !descriptor.not_for_upper || !descriptor.predicted { upwards } else { alone };
+        let present = LayerMask::product(reaches, layer::from(own.temporal()));
+        let decodable = self.holders(descriptor, indices, reaches, present);
+        if let (Some(history), Some(key)) = (&mut self.history, frame_key(descriptor, own, 0)) {
+            history.note(key, present);
+        }
+        let rates = if !descriptor.predicted || indices.switching_up && own.temporal() == 0 {
+            layer::from(own.temporal())
+        } else {
+            seen.rates_begun_by(own.temporal())
+        };
+        FrameInfo {
+            layer: own,
+            present,
+            decodable,
+            switchable: LayerMask::product(reaches, rates),
+            crossing: LayerMask::product(if is_top { upwards } else { alone }, layer::from(own.temporal())),
+            ..numbers
+        }
+    }
+
+    /// Receivers tuned to these layers have what a frame refers to. Without references that are told, U says that it needs lower temporal
+    /// layers only; else whoever gets the frame is taken to have them.
+    fn holders(&self, descriptor: &Descriptor, indices: LayerIndices, reaches: u8, present: LayerMask) -> LayerMask {
+        let own = Layer::new(indices.spatial, indices.temporal);
+        let known = |layer: Layer, back: u8| {
+            let key = frame_key(descriptor, layer, back);
+            self.history.as_ref().zip(key).map_or(LayerMask::EMPTY, |(history, key)| history.holders(key))
+        };
+        let mut holders = LayerMask::ALL;
+        if descriptor.predicted && descriptor.flexible {
+            for back in descriptor.references.into_iter().filter(|back| *back > 0) {
+                holders &= known(own, back);
+            }
+        } else if descriptor.predicted && indices.switching_up {
+            holders = LayerMask::product(reaches, layer::from(own.temporal().saturating_sub(1)));
+        } else if descriptor.predicted {
+            holders = present;
+        }
+        if indices.inter_layer && indices.spatial > 0 {
+            holders &= known(Layer::new(indices.spatial - 1, indices.temporal), 0);
+        }
+        holders
+    }
+
+    /// The lowest spatial layer that is sent.
+    fn lowest(&self) -> u8 {
+        let sizes = self.structure.and_then(|structure| structure.sizes);
+        let first = sizes.and_then(|sizes| sizes.iter().position(|size| *size != (0, 0)));
+        first.and_then(|first| u8::try_from(first).ok()).unwrap_or(0)
+    }
+
+    /// The highest spatial layer, as declared, or as seen.
+    fn highest(&self, seen: &Seen) -> u8 {
+        match self.structure {
+            Some(structure) => structure.spatial_count - 1,
+            None => seen.layers().highest().map_or(0, Layer::spatial),
+        }
+    }
+
+    /// The layers that there are.
+    pub(crate) fn layers(&self, seen: &Seen) -> LayerMask {
+        let Some(structure) = self.structure else { return seen.layers() };
+        let sent = (0..structure.spatial_count).filter(|spatial| structure.size(*spatial) != Some((0, 0)));
+        let spatial = sent.fold(0, |bits, spatial| bits | 1 << Layer::new(spatial, 0).spatial());
+        let temporal = structure.highest_temporal.unwrap_or(0).max(seen.layers().highest_temporal());
+        LayerMask::product(spatial, !layer::from(temporal + 1))
+    }
+
+    /// The smaller dimension of a spatial layer.
+    pub(crate) fn height(&self, spatial: u8) -> Option<u16> {
+        self.structure?.height_of(spatial)
+    }
+}
+
+impl Structure {
+    fn size(&self, spatial: u8) -> Option<(u16, u16)> {
+        self.sizes.and_then(|sizes| sizes.get(usize::from(spatial)).copied())
+    }
+
+    fn height_of(&self, spatial: u8) -> Option<u16> {
+        self.size(spatial).map(|(width, height)| width.min(height)).filter(|height| *height > 0)
+    }
+
+    /// The smaller dimension of the highest layer that has one.
+    fn height(&self) -> Option<u16> {
+        (0..self.spatial_count).rev().find_map(|spatial| self.height_of(spatial))
+    }
+}
+
+/// A name for a layer frame that is unique for at least 64 pictures; of the picture that is `back` pictures earlier.
+fn frame_key(descriptor: &Descriptor, layer: Layer, back: u8) -> Option<u32> {
+    let (value, _, long) = descriptor.picture_id?;
+    let mask = if long { 0x7fff } else { 0x7f };
+    let picture = value.wrapping_sub(u16::from(back)) & mask;
+    Some(u32::from(picture) * u32::from(Layer::SPATIAL) + u32::from(layer.spatial()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_key_frame_with_a_structure_tells_its_height() {
-        // I, L, B, V; picture id 5; layer byte, TL0; two layers 320×180, 640×360.
-        let packet = [0xaa, 5, 0, 0, 0x30, 1, 64, 0, 180, 2, 128, 1, 104, 0];
-        assert_eq!(inspect(&packet), FrameInfo { starts_frame: true, starts_keyframe: true, height: Some(360) });
+    /// A layer frame in one packet, non-flexible mode: I, P, L, B, E, Z; picture id; layer indices; TL0PICIDX.
+    #[derive(Clone, Copy)]
+    struct Packet {
+        picture: u8,
+        temporal: u8,
+        spatial: u8,
+        predicted: bool,
+        switching_up: bool,
+        inter_layer: bool,
+        not_for_upper: bool,
+    }
+
+    const PACKET: Packet = Packet {
+        picture: 0,
+        temporal: 0,
+        spatial: 0,
+        predicted: true,
+        switching_up: false,
+        inter_layer: false,
+        not_for_upper: false,
+    };
+
+    impl Packet {
+        fn bytes(self, structure: &[u8]) -> Vec<u8> {
+            let bit = |flag: bool, at: u8| u8::from(flag) << at;
+            let first = 0xac | bit(self.predicted, 6) | bit(!structure.is_empty(), 1) | bit(self.not_for_upper, 0);
+            let indices = self.temporal << 5 | bit(self.switching_up, 4) | self.spatial << 1 | bit(self.inter_layer, 0);
+            [&[first, self.picture, indices, 7], structure].concat()
+        }
+    }
+
+    /// N_S = 2, Y: three layers of 320×180, 640×360 and 1280×720; G: four pictures of temporal layers 0, 2, 1, 2 with one reference each.
+    const STRUCTURE: [u8; 22] =
+        [0x58, 1, 64, 0, 180, 2, 128, 1, 104, 5, 0, 2, 208, 4, 0x04, 4, 0x54, 1, 0x34, 2, 0x54, 1];
+
+    struct Stream {
+        scalability: Scalability,
+        seen: Seen,
+    }
+
+    impl Stream {
+        /// A stream after its key picture, whose upper layers refer to the lower ones.
+        fn started() -> Self {
+            let mut stream = Self { scalability: Scalability::default(), seen: Seen::default() };
+            for spatial in 0..3 {
+                let key = Packet { predicted: false, spatial, inter_layer: spatial > 0, ..PACKET };
+                let info = stream.at(&key.bytes(if spatial == 0 { &STRUCTURE } else { &[] }));
+                assert_eq!(info.starts_keyframe, spatial == 0);
+                assert_eq!(info.present, LayerMask::product(layer::from(spatial), 0xff));
+            }
+            stream
+        }
+
+        fn at(&mut self, payload: &[u8]) -> FrameInfo {
+            self.scalability.inspect(payload, false, &mut self.seen)
+        }
+
+        /// A picture in which every layer refers to its own past, and with `full` to the lower layer too.
+        fn picture(&mut self, picture: u8, temporal: u8, switching_up: bool, full: bool) -> [FrameInfo; 3] {
+            [0, 1, 2].map(|spatial| {
+                let inter_layer = full && spatial > 0;
+                let packet =
+                    Packet { picture, temporal, spatial, switching_up, inter_layer, not_for_upper: !full, ..PACKET };
+                self.at(&packet.bytes(&[]))
+            })
+        }
     }
 
     #[test]
-    fn predicted_frames_and_upper_layers_start_nothing() {
-        assert!(!inspect(&[0xe8, 5, 0, 0]).starts_keyframe);
-        assert!(!inspect(&[0xa8, 5, 2, 0]).starts_keyframe);
-        assert_eq!(inspect(&[]), FrameInfo::default());
+    fn a_key_frame_with_a_structure_tells_all_heights() {
+        let mut stream = Stream { scalability: Scalability::default(), seen: Seen::default() };
+        let info = stream.at(&Packet { predicted: false, ..PACKET }.bytes(&STRUCTURE));
+        assert!(info.starts_keyframe && info.starts_frame && info.ends_frame);
+        assert_eq!((info.height, info.picture, info.tl0), (Some(720), Some(0), Some(7)));
+        assert_eq!([0, 1, 2, 3].map(|s| stream.scalability.height(s)), [Some(180), Some(360), Some(720), None]);
+        let layers: Vec<_> = stream.scalability.layers(&stream.seen).iter().map(Layer::index).collect();
+        assert_eq!(layers, [0, 1, 2, 8, 9, 10, 16, 17, 18]);
+    }
+
+    #[test]
+    fn layers_of_no_size_are_not_sent_and_the_next_starts_the_picture() {
+        let mut stream = Stream { scalability: Scalability::default(), seen: Seen::default() };
+        // N_S = 1, Y: nothing, then 640×360.
+        let structure = [0x30, 0, 0, 0, 0, 2, 128, 1, 104];
+        let info = stream.at(&Packet { predicted: false, spatial: 1, ..PACKET }.bytes(&structure));
+        assert_eq!((info.starts_keyframe, info.height), (true, Some(360)));
+        let layers: Vec<_> = stream.scalability.layers(&stream.seen).iter().collect();
+        assert_eq!(layers, [Layer::new(1, 0)]);
+    }
+
+    #[test]
+    fn in_full_svc_lower_layers_are_for_everybody_above() {
+        let mut stream = Stream::started();
+        let frames = stream.picture(1, 1, false, true);
+        let needs = |layer: Layer| frames.map(|frame| frame.present.contains(layer));
+        assert_eq!(needs(Layer::new(0, 0)), [false, false, false]);
+        assert_eq!(needs(Layer::new(0, 1)), [true, false, false]);
+        assert_eq!(needs(Layer::new(1, 2)), [true, true, false]);
+        assert_eq!(needs(Layer::new(2, 1)), [true, true, true]);
+        assert_eq!(needs(Layer::HIGHEST), [true, true, true], "more than there is");
+    }
+
+    #[test]
+    fn in_full_svc_a_receiver_may_take_smaller_pictures_at_once() {
+        let mut stream = Stream::started();
+        let frames = stream.picture(1, 0, false, true);
+        let (large, small) = (Layer::new(2, 2), Layer::new(1, 2));
+        assert_eq!(frames.map(|frame| frame.allows(Some(large), small)), [false, true, false]);
+        assert_eq!(frames.map(|frame| frame.allows(Some(small), large)), [false; 3]);
+    }
+
+    #[test]
+    fn in_k_svc_each_layer_stands_alone_after_the_key_picture() {
+        let mut stream = Stream::started();
+        let frames = stream.picture(1, 0, false, false);
+        for spatial in 0..3u8 {
+            let tuned = Layer::new(spatial, 2);
+            let needed = [0, 1, 2].map(|own| own == spatial);
+            assert_eq!(frames.map(|frame| frame.present.contains(tuned)), needed);
+            let others = (0..3).filter(|other| *other != spatial).map(|other| Layer::new(other, 2));
+            for other in others {
+                assert!(frames.iter().all(|frame| !frame.allows(Some(tuned), other)), "{tuned:?} {other:?}");
+            }
+        }
+        assert!(frames[2].present.contains(Layer::HIGHEST));
+    }
+
+    #[test]
+    fn in_k_svc_the_rate_rises_at_the_receivers_own_layer() {
+        let mut stream = Stream::started();
+        stream.picture(1, 2, false, false);
+        let frames = stream.picture(2, 1, true, false);
+        let (slow, faster) = (Layer::new(2, 0), Layer::new(2, 1));
+        assert_eq!(frames.map(|frame| frame.allows(Some(slow), faster)), [false, false, true]);
+        assert_eq!(frames[2].towards(Some(slow), Layer::new(2, 2)), Some(faster), "one after the other");
+        let frames = stream.picture(3, 2, true, false);
+        assert_eq!(frames[2].towards(Some(faster), Layer::new(2, 2)), Some(Layer::new(2, 2)));
+        assert_eq!(frames[2].towards(Some(slow), Layer::new(2, 2)), Some(slow));
+    }
+
+    #[test]
+    fn in_full_svc_the_rate_rises_at_the_start_of_a_picture_only() {
+        let mut stream = Stream::started();
+        stream.picture(1, 2, false, true);
+        let frames = stream.picture(2, 1, true, true);
+        let (slow, faster) = (Layer::new(2, 0), Layer::new(2, 1));
+        assert_eq!(frames.map(|frame| frame.allows(Some(slow), faster)), [true, false, false]);
+    }
+
+    #[test]
+    fn a_layer_that_is_predicted_from_below_only_may_be_entered() {
+        let mut stream = Stream::started();
+        stream.at(&Packet { picture: 1, ..PACKET }.bytes(&[]));
+        let entry = Packet { picture: 1, spatial: 1, predicted: false, inter_layer: true, ..PACKET };
+        let info = stream.at(&entry.bytes(&[]));
+        assert!(!info.starts_keyframe);
+        assert!(info.allows(Some(Layer::new(0, 2)), Layer::new(1, 2)));
+        assert_eq!(info.towards(Some(Layer::new(0, 2)), Layer::new(2, 2)), Some(Layer::new(1, 2)));
+    }
+
+    #[test]
+    fn in_flexible_mode_references_say_who_can_decode() {
+        let mut stream = Stream { scalability: Scalability::default(), seen: Seen::default() };
+        // I, L, F, B, E: key picture 0; then P: 1 refers to 0 in temporal layer 1; 2 to 0; 3 to 0, in layer 1; 4 to 3, in layer 1.
+        stream.at(&[0xbc, 0, 0]);
+        stream.at(&[0xfc, 1, 0x20, 1 << 1]);
+        stream.at(&[0xfc, 2, 0, 2 << 1]);
+        let (slow, fast) = (Layer::new(0, 0), Layer::new(0, 1));
+        let from_base = stream.at(&[0xfc, 3, 0x20, 3 << 1]);
+        assert!(from_base.allows(Some(slow), fast));
+        let from_above = stream.at(&[0xfc, 4, 0x20, 1 << 1]);
+        assert!(!from_above.allows(Some(slow), fast));
+        let of_both = stream.at(&[0xfc, 5, 0x20, 3 << 1 | 1, 2 << 1]);
+        assert!(!of_both.allows(Some(slow), fast));
+        let of_unknown = stream.at(&[0xfc, 9, 0x20, 2 << 1]);
+        assert_eq!(of_unknown.decodable, LayerMask::EMPTY);
+    }
+
+    #[test]
+    fn without_layers_everything_is_for_everybody() {
+        let mut stream = Stream { scalability: Scalability::default(), seen: Seen::default() };
+        // I, B; 15-bit picture id.
+        let info = stream.at(&[0x88, 0x81, 2]);
+        assert!(info.starts_keyframe);
+        let info = stream.at(&[0xc8, 0x81, 3]);
+        assert_eq!((info.picture, info.present, info.switchable), (Some(0x103), LayerMask::ALL, LayerMask::ALL));
+    }
+
+    #[test]
+    fn ids_are_moved_in_place() {
+        // I, P, L; 15 bits; layer; TL0PICIDX.
+        let mut copy = [0xe0, 0xff, 0xfe, 0x20, 255, 1];
+        Descriptor::parse(&copy).unwrap().places().shift(&mut copy, 3, 2);
+        let moved = Descriptor::parse(&copy).unwrap();
+        assert_eq!((moved.picture_id, moved.tl0_pic_idx), (Some((1, 1, true)), Some((1, 4))));
+    }
+
+    #[test]
+    fn truncation_is_refused_at_every_length() {
+        let whole = Packet { predicted: false, ..PACKET }.bytes(&STRUCTURE);
+        assert_eq!(Descriptor::parse(&whole).unwrap().len, whole.len());
+        for len in 0..whole.len() {
+            assert!(Descriptor::parse(&whole[..len]).is_none(), "{len}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use tertulia_model::MediaKind;
 use tertulia_model::profile::{self, Codec, Extension, PayloadType};
-use tertulia_rtp::codec::{FrameInfo, inspect, vp8};
+use tertulia_rtp::codec::{FrameInfo, Places, vp8};
 use tertulia_rtp::extension::{AudioLevel, abs_send_time, parse_transport_cc};
 use tertulia_rtp::packet::{Header, write_header};
 use tertulia_rtp::rtcp::{Compound, ReportBlock, Rtcp, SenderInfo};
@@ -105,7 +105,10 @@ impl Conference {
                     }
                 }
                 // Reports and transport-wide feedback of receivers are the estimator's, which is not there yet.
-                Rtcp::ReceiverReport { .. } | Rtcp::TransportCc { .. } | Rtcp::Other { .. } => {}
+                Rtcp::ReceiverReport { .. }
+                | Rtcp::TransportCc { .. }
+                | Rtcp::ReceiverEstimate { .. }
+                | Rtcp::Other { .. } => {}
             }
         }
         self.ask_senders(now, egress);
@@ -181,8 +184,8 @@ impl Conference {
     fn show(&mut self, now: Instant, route: Route, media: Media<'_>, since: Duration, egress: &mut impl Egress) {
         let Some(source) = &mut self.sources[route.source] else { return };
         let descriptor = Some(media.descriptor).filter(|descriptor| !descriptor.is_empty());
-        let info = inspect(media.row.codec, media.payload, descriptor);
         let stream = &mut source.encodings[route.encoding];
+        let info = stream.inspector.inspect(media.row.codec, media.payload, media.marker, descriptor);
         if info.starts_keyframe {
             stream.keyframe.satisfied();
             stream.height = info.height.filter(|height| *height > 0).or(stream.height);
@@ -210,11 +213,12 @@ impl Conference {
     ) {
         let Some(source) = &mut self.sources[route.source] else { return };
         let ssrc = source.primary_ssrc();
-        let vp8 = vp8_of(media.row, media.payload);
+        let places = places_of(media.row, media.payload);
+        let is_vp8 = media.row.codec == Codec::Vp8;
         let numbers = Numbers {
             timestamp: media.timestamp,
-            picture_id: vp8.and_then(|vp8| vp8.picture_id).map(|id| id.value),
-            tl0: vp8.and_then(|vp8| vp8.tl0_pic_idx).map(|(value, _)| value),
+            picture_id: info.picture.filter(|_| is_vp8),
+            tl0: info.tl0.filter(|_| is_vp8),
         };
         let incoming = Incoming {
             encoding: route.encoding,
@@ -241,7 +245,7 @@ impl Conference {
             let stamps = Stamps::of(endpoint, media.row.kind, media.level, media.descriptor, since);
             egress.rtp(subscription.receiver, |buffer| {
                 let start = write_header(buffer, header, &stamps.list());
-                write_payload(buffer, start, &[], media.payload, vp8, &projected.segment)
+                write_payload(buffer, start, &[], media.payload, places, &projected.segment)
             });
         }
     }
@@ -269,11 +273,11 @@ impl Conference {
         let header = Header { marker: packet.marker, payload_type, sequence, timestamp, ssrc };
         let since = self.start.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
         let stamps = Stamps::of(endpoint, row.kind, None, &packet.descriptor, since);
-        let vp8 = vp8_of(row, &packet.payload);
+        let places = places_of(row, &packet.payload);
         self.counters.retransmitted += 1;
         egress.rtp(key, |buffer| {
             let start = write_header(buffer, header, &stamps.list());
-            write_payload(buffer, start, &original, &packet.payload, vp8, &segment)
+            write_payload(buffer, start, &original, &packet.payload, places, &segment)
         });
     }
 
@@ -436,7 +440,7 @@ fn write_payload(
     start: usize,
     prefix: &[u8],
     payload: &[u8],
-    vp8: Option<vp8::Descriptor>,
+    places: Places,
     segment: &Segment,
 ) -> usize {
     let body = start + prefix.len();
@@ -446,14 +450,13 @@ fn write_payload(
     }
     buffer[start..body].copy_from_slice(prefix);
     buffer[body..end].copy_from_slice(payload);
-    if let Some(vp8) = vp8 {
-        vp8.shift(&mut buffer[body..end], segment.picture_id_by, segment.tl0_by);
-    }
+    places.shift(&mut buffer[body..end], segment.picture_id_by, segment.tl0_by);
     end
 }
 
-fn vp8_of(row: &PayloadType, payload: &[u8]) -> Option<vp8::Descriptor> {
-    if row.codec == Codec::Vp8 { vp8::Descriptor::parse(payload) } else { None }
+fn places_of(row: &PayloadType, payload: &[u8]) -> Places {
+    let vp8 = if row.codec == Codec::Vp8 { vp8::Descriptor::parse(payload) } else { None };
+    vp8.map(|vp8| vp8.places()).unwrap_or_default()
 }
 
 /// The id of an extension in every offer.

@@ -171,10 +171,8 @@ fn a_viewer_of_180_lines_gets_the_lowest_layer_and_one_of_720_the_highest() {
         let packets = room.rtp_to(viewer);
         assert!(packets.len() >= 20, "{viewer}: {}", packets.len());
         assert!(packets.iter().all(|packet| packet.header.ssrc == 101), "under the primary SSRC");
-        let last_key = packets
-            .iter()
-            .rev()
-            .find_map(|p| vp8::Descriptor::parse(p.payload()).unwrap().frame_info(p.payload()).height);
+        let last_key =
+            packets.iter().rev().find_map(|p| vp8::Descriptor::parse(p.payload()).unwrap().keyframe(p.payload()).1);
         assert_eq!(last_key, Some(height));
         let sequences: Vec<u16> = packets.iter().map(|packet| packet.header.sequence).collect();
         assert!(sequences.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{sequences:?}");
