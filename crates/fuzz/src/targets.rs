@@ -16,10 +16,11 @@ use tertulia_model::{
     BridgeEvent, BridgeRequest, Capabilities, ConferenceId, DtlsSetup, EndpointId, EventSink, FeedbackSsrcs,
     RemoteTransport, Ssrc,
 };
-use tertulia_rtp::codec::{inspect, vp8};
+use tertulia_rtp::codec::dependency::Structure;
+use tertulia_rtp::codec::{self, Inspector, Layer};
 use tertulia_rtp::rtcp::{Compound, Rtcp};
 use tertulia_rtp::transport_cc::{self, Recorder};
-use tertulia_rtp::{Packet, packet};
+use tertulia_rtp::{Packet, packet, red};
 use tertulia_sfu::{Egress, EndpointKey};
 use tertulia_xmpp::jingle::offer::ReceivedOffer;
 use tertulia_xmpp::{BareJid, FullJid};
@@ -34,7 +35,13 @@ pub const ALL: &[Target] = &[
     ("room", room),
     ("rtp", rtp),
     ("rtcp", rtcp),
-    ("codec", codec),
+    ("vp8", vp8),
+    ("vp9", vp9),
+    ("h264", h264),
+    ("av1", av1),
+    ("dependency", dependency),
+    ("red", redundant),
+    ("feedback", feedback),
     ("transport-cc", recorder),
     ("channel", channel),
     ("sfu", sfu),
@@ -126,23 +133,118 @@ pub fn rtcp(input: &[u8]) {
             Rtcp::TransportCc { feedback } => {
                 let _ = transport_cc::read(feedback, |_, _| {});
             }
+            Rtcp::ReceiverEstimate { ssrcs, .. } => assert!(ssrcs.len() <= 4 * 255),
             Rtcp::PictureLossIndication { .. } | Rtcp::FullIntraRequest { .. } | Rtcp::Other { .. } => {}
         }
     }
     assert!(parts <= input.len() / 4);
 }
 
-/// Codec headers of any bytes; VP8's ids move inside the payload.
-pub fn codec(input: &[u8]) {
-    let (descriptor, payload) = input.split_at(input.len().min(8));
-    for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264, Codec::Opus] {
-        let _ = inspect(codec, payload, Some(descriptor));
-        let _ = inspect(codec, payload, None);
+/// What is known of a packet holds together, whatever came before it.
+fn inspected(inspector: &mut Inspector, codec: Codec, payload: &[u8], descriptor: Option<&[u8]>) {
+    let info = inspector.inspect(codec, payload, payload.len() % 2 == 0, descriptor);
+    assert!(!info.starts_keyframe || info.starts_frame, "a key frame starts a frame");
+    for (from, to) in
+        [(None, Layer::HIGHEST), (Some(Layer::LOWEST), Layer::HIGHEST), (Some(Layer::HIGHEST), Layer::LOWEST)]
+    {
+        let step = info.towards(from, to);
+        assert!(step == from || step.is_some_and(|step| info.allows(from, step)), "only steps that are allowed");
     }
-    if let Some(found) = vp8::Descriptor::parse(payload) {
-        let mut copy = payload.to_vec();
-        found.shift(&mut copy, 1, 1);
-        assert_eq!(vp8::Descriptor::parse(&copy).map(|moved| moved.len), Some(found.len));
+    let mut moved = payload.to_vec();
+    info.places.shift(&mut moved, 1, 1);
+    info.places.shift(&mut moved, u16::MAX, u8::MAX);
+    assert_eq!(moved, payload, "forth and back");
+    let layers: Vec<_> = inspector.layers().map(|declared| declared.layer).collect();
+    assert!(layers.is_sorted_by(|one, other| one < other), "{layers:?}");
+}
+
+/// Packets of a stream, each after a byte that says how long it is: the inspector stays sound.
+fn stream(codec: Codec, mut input: &[u8]) {
+    let mut inspector = Inspector::default();
+    while let Some((len, rest)) = input.split_first() {
+        let (payload, rest) = rest.split_at(rest.len().min(usize::from(*len)));
+        inspected(&mut inspector, codec, payload, None);
+        input = rest;
+    }
+}
+
+/// VP8's descriptor; its ids move inside the payload and nothing else does.
+pub fn vp8(input: &[u8]) {
+    stream(Codec::Vp8, input);
+    if let Some(found) = codec::vp8::Descriptor::parse(input) {
+        let mut copy = input.to_vec();
+        found.places().shift(&mut copy, 1, 1);
+        let moved = codec::vp8::Descriptor::parse(&copy).unwrap();
+        assert_eq!((moved.len, moved.temporal_id), (found.len, found.temporal_id));
+        assert_eq!(moved.tl0_pic_idx, found.tl0_pic_idx.map(|(value, at)| (value.wrapping_add(1), at)));
+        assert_eq!(copy[found.len..], input[found.len..]);
+    }
+}
+
+/// VP9's descriptor and structure, likewise.
+pub fn vp9(input: &[u8]) {
+    stream(Codec::Vp9, input);
+    if let Some(found) = codec::vp9::Descriptor::parse(input) {
+        let mut copy = input.to_vec();
+        found.places().shift(&mut copy, 1, 1);
+        let moved = codec::vp9::Descriptor::parse(&copy).unwrap();
+        assert_eq!((moved.len, moved.layer, moved.structure), (found.len, found.layer, found.structure));
+        assert_eq!(copy[found.len..], input[found.len..]);
+    }
+}
+
+/// H.264's unit headers.
+pub fn h264(input: &[u8]) {
+    stream(Codec::H264, input);
+}
+
+/// AV1's aggregation header.
+pub fn av1(input: &[u8]) {
+    stream(Codec::Av1, input);
+}
+
+/// Dependency descriptors, each after a byte that says how long it is, as one stream; and each moved: it reads the same but for the numbers.
+pub fn dependency(mut input: &[u8]) {
+    let (mut inspector, mut known) = (Inspector::default(), None);
+    while let Some((len, rest)) = input.split_first() {
+        let (descriptor, rest) = rest.split_at(rest.len().min(usize::from(*len)));
+        input = rest;
+        inspected(&mut inspector, Codec::Av1, &[0x10, 0], Some(descriptor));
+        known = Structure::parse(descriptor).or(known);
+        let mut copy = descriptor.to_vec();
+        codec::dependency::shift(&mut copy, 1_000, 60);
+        let Some((structure, found)) =
+            known.as_ref().and_then(|own| Some((own, codec::dependency::parse(descriptor, own)?)))
+        else {
+            continue;
+        };
+        if found.head.has_structure {
+            let moved_structure = Structure::parse(&copy).unwrap();
+            assert_eq!(moved_structure.template_id_offset(), (structure.template_id_offset() + 60) % 64);
+            let moved = codec::dependency::parse(&copy, &moved_structure).unwrap();
+            assert_eq!(moved.head.frame_number, found.head.frame_number.wrapping_add(1_000));
+            assert_eq!((moved.layer, moved.indications), (found.layer, found.indications));
+            assert_eq!((moved.references, moved.active_targets), (found.references, found.active_targets));
+        }
+        codec::dependency::shift(&mut copy, 1_000u16.wrapping_neg(), 4);
+        assert_eq!(copy, descriptor, "forth and back");
+    }
+}
+
+/// A primary block lies inside its payload.
+pub fn redundant(input: &[u8]) {
+    if let Some((payload_type, start)) = red::primary(input) {
+        assert!(payload_type < 128 && (1..=input.len()).contains(&start));
+    }
+}
+
+/// Feedback of any bytes: as many packets as it says, in order.
+pub fn feedback(input: &[u8]) {
+    let mut told = Vec::new();
+    if transport_cc::read(input, |sequence, _| told.push(sequence)).is_some() {
+        let count = usize::from(u16::from_be_bytes([input[2], input[3]]));
+        assert_eq!(told.len(), count);
+        assert!(told.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)));
     }
 }
 
