@@ -8,6 +8,8 @@ const BUCKETS: usize = 32;
 const WINDOW: i64 = 25;
 /// Buckets that the quick rate covers. Good where a queue is never empty: there the arrivals show the path and not the frames.
 const QUICK_WINDOW: i64 = 10;
+/// Buckets without anything, one minute, after which nothing of before matters; or the clock jumped.
+const RESTART_AFTER: u64 = 3_000;
 
 /// Bytes by time of arrival, on the receiver's clock.
 #[derive(Debug, Default)]
@@ -28,8 +30,8 @@ impl AckedRate {
             return;
         };
         let ahead = bucket.saturating_sub(newest);
-        if ahead > 50 * 60 || ahead < -(50 * 60) {
-            // A minute of nothing, or a clock that jumped: start again.
+        if ahead.unsigned_abs() > RESTART_AFTER {
+            // Start again.
             *self = Self::default();
             return self.add(arrival_us, bytes);
         }

@@ -51,6 +51,9 @@ impl Groups {
             current.last_arrival_us = current.last_arrival_us.max(arrival_us);
             return None;
         }
+        if sent_us < current.last_sent_us {
+            return None;
+        }
         let finished = *current;
         *current = Group::new(sent_us, arrival_us);
         let previous = self.previous.replace(finished)?;
@@ -101,9 +104,21 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_from_inside_a_finished_burst_is_left_out() {
+        let mut groups = Groups::default();
+        // The second was sent much later and arrived in the same burst; the third was sent between them and came late.
+        for (sent, arrival) in [(0, 50_000), (20_000, 51_000), (10_000, 90_000)] {
+            assert_eq!(groups.add(sent, arrival), None);
+        }
+        assert_eq!(groups.add(40_000, 100_000), None);
+        assert_eq!(groups.add(60_000, 120_000), Some(Step { sent_ms: 20.0, delay_ms: 29.0, arrival_ms: 100.0 }));
+    }
+
+    #[test]
     fn a_clock_that_jumps_and_a_packet_that_was_overtaken_say_nothing() {
         let mut groups = Groups::default();
-        for (sent, arrival) in [(0, 0), (20_000, 20_000), (1_000, 90_000), (40_000, 9_000_000_000), (60_000, i64::MIN)] {
+        for (sent, arrival) in [(0, 0), (20_000, 20_000), (1_000, 90_000), (40_000, 9_000_000_000), (60_000, i64::MIN)]
+        {
             let step = groups.add(sent, arrival);
             assert!(step.is_none_or(|step| step.delay_ms == 0.0), "{step:?}");
         }

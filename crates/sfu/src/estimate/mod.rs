@@ -9,7 +9,7 @@
 //! seen by a sender that did not fill the path costs a little and not all; loss is answered by a bound of its own with a floor.
 
 // Nothing calls in here yet: the forwarding beside it is about to.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod acked;
 mod arrival;
@@ -30,17 +30,14 @@ use tertulia_rtp::transport_cc;
 
 use self::acked::AckedRate;
 use self::arrival::Groups;
-use self::loss::LossRate;
-#[allow(unused_imports)]
+use self::loss::{Circumstances, LossRate};
 pub(crate) use self::pacer::{Pacer, Turn};
-#[allow(unused_imports)]
-pub(crate) use self::probe::{Probe, ProbeId};
 use self::probe::{Finding, Prober, Wish};
+pub(crate) use self::probe::{Probe, ProbeId};
 use self::queue::Queue;
 use self::rate::{DelayRate, Observation};
 use self::send_log::{Fate, SendLog};
 use self::trendline::Trendline;
-#[allow(unused_imports)]
 pub(crate) use self::trendline::Usage;
 
 /// Where every estimate starts, in bits per second: most paths are wider, and two layers fit.
@@ -55,6 +52,8 @@ const MUTE_AFTER_US: u64 = 2_000_000;
 const RTT_US: u64 = 100_000;
 /// Feedback that is overdue by so much halves the estimate, again and again.
 const OVERDUE_US: u64 = 1_000_000;
+/// Packets between two feedbacks that are worth a thought: as many as the log holds.
+const GAP_MAX: u16 = 2048;
 /// Loss above which probing only adds to it.
 const PROBE_LOSS_MAX: f64 = 0.08;
 /// An estimate below this share of its height has dropped.
@@ -106,8 +105,10 @@ struct Answers {
     first_sent_us: Option<u64>,
     /// Since when packets wait.
     waiting_since_us: Option<u64>,
-    /// The number behind the last one that was told of, and when that arrived.
+    /// The number behind the last packet that was told of.
     next_sequence: Option<u16>,
+    /// The number of the last feedback.
+    last_number: Option<u8>,
 }
 
 /// Counts since the beginning.
@@ -183,12 +184,12 @@ impl Estimator {
     /// malformed one.
     pub(crate) fn handle_feedback(&mut self, now: Instant, feedback: &[u8]) {
         let now_us = self.us(now);
-        let Some(&[first, second]) = feedback.first_chunk() else {
+        let Some(&[first, second, .., number]) = feedback.first_chunk::<8>() else {
             self.counters.malformed += 1;
             return;
         };
-        self.presume_delivered(u16::from_be_bytes([first, second]));
         let mut told = Told::default();
+        self.fill_gap(u16::from_be_bytes([first, second]), number, &mut told);
         let read = transport_cc::read(feedback, |sequence, arrival| match arrival {
             Some(arrival_us) => self.handle_arrival(sequence, arrival_us, &mut told),
             None => self.handle_loss(sequence, &mut told),
@@ -225,7 +226,8 @@ impl Estimator {
         // A report stands for about a second of packets; their number is not told.
         self.loss.count(now_us, u32::from(fraction_lost) * 100 / 256, 100);
         let others_bps = self.remb_bps.unwrap_or(self.cap_bps);
-        self.loss.update(now_us, others_bps, None, self.rtt_us());
+        let rtt_us = self.rtt_us();
+        self.loss.update(Circumstances { now_us, others_bps, acked_bps: None, queue_ms: 0.0, rtt_us });
     }
 
     /// Takes a round trip as computed from a reception report (RFC 3550 §6.4.1).
@@ -294,21 +296,26 @@ impl Estimator {
         }
     }
 
-    /// Packets between the last feedback and this one were told of in feedback that was lost. They count as arrived just before this
-    /// one: otherwise lost feedback would look like a slow path.
-    fn presume_delivered(&mut self, base: u16) {
+    /// Settles the packets between the last feedback and this one. Where no feedback is missing, they are lost: some receivers begin with
+    /// the first packet that arrived. Where one is, they count as arrived, as many as usual and just before this one: otherwise lost
+    /// feedback would look like a slow path.
+    fn fill_gap(&mut self, base: u16, number: u8, told: &mut Told) {
+        let is_missing = self.answers.last_number.replace(number).is_some_and(|last| number != last.wrapping_add(1));
         let Some(next) = self.answers.next_sequence else { return };
         let gap = base.wrapping_sub(next);
-        // More than the log holds, or behind: nothing to presume.
-        if gap > 2048 {
+        // More than the log holds, or behind.
+        if gap > GAP_MAX {
             return;
         }
         let Some(newest_us) = self.acked.newest_us() else { return };
-        for offset in 0..gap {
-            let Some(sent) = self.log.settle(next.wrapping_add(offset), Fate::Presumed) else { continue };
-            // With the delay of the others: when they will have arrived is what this feedback starts with.
-            let arrival_us = self.queue.arrival_of(sent.at_us).unwrap_or(newest_us).max(newest_us);
-            self.acked.add(arrival_us, sent.bytes);
+        let delivered = 1.0 - self.loss.fraction();
+        for sequence in (0..gap).map(|offset| next.wrapping_add(offset)) {
+            if !is_missing {
+                self.handle_loss(sequence, told);
+            } else if let Some(sent) = self.log.settle(sequence, Fate::Presumed) {
+                let arrival_us = self.queue.arrival_of(sent.at_us).unwrap_or(newest_us).max(newest_us);
+                self.acked.add(arrival_us, (f64::from(sent.bytes) * delivered) as u16);
+            }
         }
     }
 
@@ -347,21 +354,28 @@ impl Estimator {
     fn decide(&mut self, now_us: u64) {
         let rtt_us = self.rtt_us();
         let acked_bps = self.acked.bps();
+        let queue_ms = self.queue.standing_ms();
         self.delay.update(Observation {
             now_us,
             usage: self.trendline.usage(),
             acked_bps,
             quick_bps: self.acked.quick_bps(),
-            queue_ms: self.queue.standing_ms(),
+            queue_ms,
             rtt_us,
         });
-        self.loss.update(now_us, self.delay.bps(), acked_bps, rtt_us);
+        let fell =
+            self.loss.update(Circumstances { now_us, others_bps: self.delay.bps(), acked_bps, queue_ms, rtt_us });
         self.conclude_probe(now_us);
         self.note_drop(now_us);
+        if fell {
+            self.prober.wait_for_loss(now_us);
+        }
     }
 
     fn conclude_probe(&mut self, now_us: u64) {
-        let Some(Finding { bps, is_limit }) = self.prober.conclude(now_us, self.rtt_us()) else { return };
+        let Some(Finding { bps, is_limit }) = self.prober.conclude(now_us, self.rtt_us(), self.delay.bps()) else {
+            return;
+        };
         self.counters.probes_passed += u64::from(!is_limit);
         if bps > self.delay.bps() {
             self.delay.set(bps.min(self.cap_bps));

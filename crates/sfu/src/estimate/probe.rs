@@ -14,9 +14,13 @@ const STEP: f64 = 2.0;
 const BEYOND: f64 = 1.5;
 /// … and are not needed where the estimate is this far above what is wanted.
 const ENOUGH: f64 = 1.15;
-/// Time between probes that found a limit: doubled each time, between these.
+/// A probe that shows less than this multiple of the estimate shows nothing new.
+const PROGRESS: f64 = 1.1;
+/// Time between probes that showed nothing new: doubled each time, between these.
 const INTERVAL_MIN_US: u64 = 1_000_000;
 const INTERVAL_MAX_US: u64 = 5_000_000;
+/// Time without a probe after loss lowered the estimate.
+const LOSS_PAUSE_US: u64 = 2_000_000;
 /// What was not told of this long after the round trip is lost.
 const TOLD_WITHIN_US: u64 = 500_000;
 /// A sender that has nothing to pad with: given up after this many lengths.
@@ -157,11 +161,11 @@ impl Prober {
     }
 
     /// Ends the probe once everything is told of, or will not be any more.
-    pub(super) fn conclude(&mut self, now_us: u64, rtt_us: u64) -> Option<Finding> {
+    pub(super) fn conclude(&mut self, now_us: u64, rtt_us: u64, estimate_bps: f64) -> Option<Finding> {
         let run = self.running?;
         if !run.is_sent {
             if now_us > run.started_us + PATIENCE * run.length_us() {
-                self.end(now_us, true);
+                self.end(now_us, false);
             }
             return None;
         }
@@ -170,7 +174,9 @@ impl Prober {
             return None;
         }
         let finding = run.finding();
-        self.end(now_us, finding.is_none_or(|finding| finding.is_limit));
+        // A probe that did not get to leave as fast as it should is no reason for the next one either.
+        let is_progress = finding.is_some_and(|found| !found.is_limit && found.bps > PROGRESS * estimate_bps);
+        self.end(now_us, is_progress);
         finding
     }
 
@@ -180,13 +186,18 @@ impl Prober {
         self.next_us = now_us + INTERVAL_MIN_US;
     }
 
-    fn end(&mut self, now_us: u64, is_limit: bool) {
+    /// Loss lowered the estimate: in bursts of it, a probe that slips between two of them shows nothing.
+    pub(super) fn wait_for_loss(&mut self, now_us: u64) {
+        self.next_us = self.next_us.max(now_us + LOSS_PAUSE_US);
+    }
+
+    fn end(&mut self, now_us: u64, is_progress: bool) {
         self.running = None;
-        if is_limit {
+        if is_progress {
+            self.interval_us = 0;
+        } else {
             self.interval_us = (self.interval_us * 2).clamp(INTERVAL_MIN_US, INTERVAL_MAX_US);
             self.next_us = now_us + self.interval_us;
-        } else {
-            self.interval_us = 0;
         }
     }
 }
@@ -233,8 +244,7 @@ impl Span {
 mod tests {
     use super::*;
 
-    const WISH: Wish =
-        Wish { estimate_bps: 1e6, ideal_bps: 5e6, cap_bps: 20e6, is_calm: true };
+    const WISH: Wish = Wish { estimate_bps: 1e6, ideal_bps: 5e6, cap_bps: 20e6, is_calm: true };
 
     /// Sends what is due every millisecond; the path passes `path_bps`.
     fn run(prober: &mut Prober, probe: Probe, from_us: u64, path_bps: f64) -> Option<Finding> {
@@ -247,7 +257,7 @@ mod tests {
                 free_us = free_us.max(now_us as f64) + f64::from(bytes) * 8e6 / path_bps;
                 prober.arrived(id, free_us as i64 - 77_000_000, bytes);
             }
-            if let Some(finding) = prober.conclude(now_us, 50_000) {
+            if let Some(finding) = prober.conclude(now_us, 50_000, 1e6) {
                 return Some(finding);
             }
         }
@@ -276,7 +286,7 @@ mod tests {
         assert!(prober.consider(0, Wish { is_calm: false, ..WISH }).is_none());
         prober.consider(0, WISH).unwrap();
         assert!(prober.consider(10_000, WISH).is_none());
-        assert!(prober.conclude(1_000_000, 50_000).is_none());
+        assert!(prober.conclude(1_000_000, 50_000, 1e6).is_none());
         assert!(prober.due(1_000_000).is_none());
         assert!(prober.consider(2_500_000, WISH).is_some());
     }
@@ -289,7 +299,7 @@ mod tests {
             let id = prober.sent(at_us, 600);
             prober.lost(id);
         }
-        assert_eq!(prober.conclude(50_000, 50_000), None);
+        assert_eq!(prober.conclude(50_000, 50_000, 1e6), None);
         assert!(prober.running.is_none());
     }
 }

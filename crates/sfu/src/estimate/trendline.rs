@@ -147,27 +147,27 @@ fn slope(points: &[(f64, f64); WINDOW]) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// Adds groups that are each `delay_ms` later than the one before; returns after how many overuse was seen.
-    fn run(trendline: &mut Trendline, groups: u32, delay_ms: f64) -> Option<u32> {
-        (1..=groups).find(|_| {
+    /// Adds groups that are each `delay_ms` later than the one before; returns what was found after each.
+    fn run(trendline: &mut Trendline, groups: u32, delay_ms: f64) -> Vec<Usage> {
+        let mut found = Vec::new();
+        for _ in 0..groups {
             let sent_ms = 33.0;
             let arrival_ms = trendline.last_arrival_ms + sent_ms + delay_ms;
             trendline.add(Step { sent_ms, delay_ms, arrival_ms });
             // Before the first line nothing moves it.
             trendline.last_arrival_ms = arrival_ms;
-            trendline.usage() == Usage::Over
-        })
+            found.push(trendline.usage());
+        }
+        found
     }
 
     #[test]
     fn a_growing_queue_is_seen_and_a_standing_one_is_not() {
         let mut trendline = Trendline::new();
-        assert_eq!(run(&mut trendline, 100, 0.0), None);
-        let seen = run(&mut trendline, 30, 3.0).unwrap();
-        assert!(seen < 16, "after {seen} groups");
-        run(&mut trendline, 30, -3.0);
-        assert_eq!(trendline.usage(), Usage::Under);
-        run(&mut trendline, 60, 0.0);
-        assert_eq!(trendline.usage(), Usage::Normal);
+        assert!(run(&mut trendline, 100, 0.0).iter().all(|usage| *usage == Usage::Normal));
+        let seen = run(&mut trendline, 30, 3.0).iter().position(|usage| *usage == Usage::Over).unwrap();
+        assert!(seen < 18, "after {seen} groups");
+        assert_eq!(run(&mut trendline, 40, -2.0).last(), Some(&Usage::Under));
+        assert_eq!(run(&mut trendline, 100, 0.0).last(), Some(&Usage::Normal));
     }
 }

@@ -72,8 +72,8 @@ fn bursts_of_loss_choose_a_lower_layer_within_two_seconds_and_leave_the_lowest()
         let mut path = Path::new(seed, Link::new(10e6, 40), source);
         path.run(20.0);
         assert!(path.rates().1 > 1_900_000, "seed {seed}: {:?}", path.rates());
-        // 20 % on average, in bursts of ten packets.
-        path.link.loss = Loss::Bursts { fall: 1.0 / 30.0, leave: 0.1, lost: 0.8 };
+        // 20 % on average, in bursts of four packets: short enough that two seconds see the average.
+        path.link.loss = Loss::Bursts { fall: 1.0 / 15.0, leave: 0.2, lost: 0.8 };
         path.run(20.0);
         let fell = path.first(20.0, |bps| bps < 1_900_000).unwrap() - 20.0;
         let lowest = path.estimates_in(20.0, 40.0)[0];
@@ -133,4 +133,208 @@ fn lost_late_and_reordered_feedback_is_lived_with() {
         assert!(low >= 700_000 && high <= 1_200_000, "seed {seed}: {low}..{high}");
         assert!(queue < 150.0, "seed {seed}: {queue}");
     }
+}
+
+#[test]
+fn the_numbers_wrap_and_the_log_stays_within_its_memory() {
+    let mut path = Path::new(3, Link::new(12e6, 20), Source::Smooth(10_000_000));
+    path.run(80.0);
+    let sent = path.queues.len();
+    assert!(sent > 65_536 + 2048, "{sent} packets do not wrap");
+    assert!(path.estimates_in(5.0, 80.0)[0] >= 8_500_000, "{:?}", path.estimator.diagnostics());
+    assert!(path.estimator.log.footprint() <= 2048 * 16);
+    assert_eq!(path.estimator.diagnostics().counters.overdue, 0);
+}
+
+#[test]
+fn a_path_that_narrows_below_a_modest_sender_is_noticed() {
+    for seed in SEEDS {
+        let mut path = Path::new(seed, Link::new(20e6, 40), Source::Smooth(1_000_000));
+        path.run(10.0);
+        path.link.bps = 0.4e6;
+        path.run(10.0);
+        let fell = path.first(10.0, |bps| bps < 450_000).unwrap() - 10.0;
+        let queue = path.queue_p95_ms(15.0, 20.0);
+        assert!(fell < 2.0 && queue < 120.0, "seed {seed}: {fell} s, {queue} ms");
+    }
+}
+
+#[test]
+fn a_full_queue_that_loses_is_drained() {
+    for (bps, highest) in [(300e3, 360_000), (100e3, 130_000)] {
+        let mut path = Path::new(4, Link::new(bps, 50), Source::Smooth(3_000_000));
+        path.link.queue_max = Duration::from_millis(300);
+        path.run(40.0);
+        let estimates = path.estimates_in(6.0, 40.0);
+        let high = percentile(&estimates, 95);
+        assert!(high <= highest, "{bps}: {high}");
+        assert!(percentile(&estimates, 50) as f64 > bps * 0.7, "{bps}: {}", percentile(&estimates, 50));
+        let standing = path.queue_p95_ms(6.0, 40.0);
+        assert!(standing < 250.0, "{bps}: {standing}");
+    }
+}
+
+#[test]
+fn silence_lowers_the_estimate_and_a_voice_raises_it_again() {
+    let mut path = Path::new(5, Link::new(5e6, 40), Source::Smooth(2_000_000));
+    path.run(10.0);
+    path.has_feedback = false;
+    path.run(8.0);
+    assert!(path.estimator.estimate_bps().unwrap() < 100_000, "{:?}", path.estimator.diagnostics());
+    path.has_feedback = true;
+    path.run(6.0);
+    assert!(path.estimator.estimate_bps().unwrap() >= 2_000_000, "{:?}", path.estimator.diagnostics());
+}
+
+#[test]
+fn who_cannot_pad_grows_all_the_same() {
+    let mut path = Path::new(6, Link::new(6e6, 40), Source::Smooth(4_000_000));
+    path.has_padding = false;
+    path.run(15.0);
+    assert!(path.estimator.estimate_bps().unwrap() >= 4_000_000, "{:?}", path.estimator.diagnostics());
+}
+
+#[test]
+fn the_pacer_keeps_video_less_than_a_frame() {
+    let mut path = Path::new(8, Link::new(3e6, 40), Source::Smooth(2_500_000));
+    path.run(20.0);
+    assert!(path.paced_max <= Duration::from_millis(33), "{:?}", path.paced_max);
+}
+
+#[test]
+fn a_receiver_that_tells_nothing_is_unlimited_after_a_while() {
+    let mut path = Path::new(9, Link::new(50e6, 40), Source::Smooth(8_000_000));
+    path.has_feedback = false;
+    assert_eq!(path.estimator.estimate_bps(), Some(2_500_000));
+    path.run(1.0);
+    assert_eq!(path.estimator.estimate_bps(), Some(2_500_000));
+    path.run(2.0);
+    assert_eq!(path.estimator.estimate_bps(), None);
+    path.has_feedback = true;
+    path.run(1.0);
+    assert!(path.estimator.estimate_bps().is_some());
+}
+
+#[test]
+fn a_receiver_with_remb_alone_is_believed_within_bounds() {
+    let start = Instant::now();
+    let mut estimator = Estimator::new(start);
+    estimator.handle_remb(900_000);
+    assert_eq!(estimator.estimate_bps(), Some(900_000));
+    estimator.handle_remb(u64::MAX);
+    assert_eq!(estimator.estimate_bps(), Some(20_000_000));
+    estimator.set_cap(50_000_000);
+    estimator.handle_remb(0);
+    assert_eq!(estimator.estimate_bps(), Some(30_000));
+    estimator.handle_remb(2_000_000);
+    for second in 1..=3 {
+        estimator.handle_report(start + Duration::from_secs(second), 77);
+    }
+    let estimate = estimator.estimate_bps().unwrap();
+    assert!((400_000..1_500_000).contains(&estimate) && (0.28..0.32).contains(&estimator.loss()), "{estimate}");
+    estimator.handle_rtt(Duration::from_millis(70));
+    assert_eq!(estimator.rtt(), Some(Duration::from_millis(70)));
+}
+
+/// What a hostile or broken receiver may send between honest packets.
+#[derive(Debug, Clone)]
+enum Act {
+    Send(usize),
+    Garbage(Vec<u8>),
+    /// A well-formed feedback that begins somewhere: base, count, reference time, number, chunks and deltas.
+    Feedback(u16, u16, u32, u8, Vec<u8>),
+    Remb(u64),
+    Report(u8),
+    Rtt(u64),
+    Tick(u64, u64),
+    Wait(u64),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..200);
+    prop_oneof![
+        4 => (0..70_000usize).prop_map(Act::Send),
+        1 => bytes().prop_map(Act::Garbage),
+        4 => (0..300u16, 0..400u16, any::<u32>(), any::<u8>(), bytes())
+            .prop_map(|(base, count, reference, number, rest)| Act::Feedback(base, count, reference, number, rest)),
+        1 => any::<u64>().prop_map(Act::Remb),
+        1 => any::<u8>().prop_map(Act::Report),
+        1 => any::<u64>().prop_map(Act::Rtt),
+        2 => (any::<u64>(), any::<u64>()).prop_map(|(ideal, allocated)| Act::Tick(ideal, allocated)),
+        2 => (0..5_000_000u64).prop_map(Act::Wait),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn nothing_a_receiver_says_breaks_the_estimate(acts in proptest::collection::vec(act(), 1..200)) {
+        let start = Instant::now();
+        let mut estimator = Estimator::new(start);
+        let mut now = start;
+        for act in acts {
+            match act {
+                Act::Send(bytes) => {
+                    for _ in 0..20 {
+                        estimator.sent(now, bytes, None);
+                    }
+                }
+                Act::Garbage(bytes) => estimator.handle_feedback(now, &bytes),
+                Act::Feedback(base, count, reference, number, rest) => {
+                    let mut feedback = base.to_be_bytes().to_vec();
+                    feedback.extend(count.to_be_bytes());
+                    feedback.extend(&reference.to_be_bytes()[1..]);
+                    feedback.push(number);
+                    feedback.extend(rest);
+                    estimator.handle_feedback(now, &feedback);
+                }
+                Act::Remb(bps) => estimator.handle_remb(bps),
+                Act::Report(lost) => estimator.handle_report(now, lost),
+                Act::Rtt(us) => estimator.handle_rtt(Duration::from_micros(us)),
+                Act::Tick(ideal, allocated) => {
+                    estimator.on_tick(now, ideal, allocated);
+                }
+                Act::Wait(us) => now += Duration::from_micros(us),
+            }
+            let known = estimator.estimate_bps();
+            prop_assert!(known.is_none_or(|bps| (30_000..=20_000_000).contains(&bps)), "{:?}", known);
+            prop_assert!((0.0..=1.0).contains(&estimator.loss()));
+            prop_assert!(estimator.diagnostics().queue < Duration::from_secs(100));
+        }
+    }
+}
+
+/// Prints what a packet and a feedback cost; in a release build, alone on a machine, it means something.
+#[test]
+#[ignore = "a measurement"]
+fn costs_per_packet_and_per_feedback() {
+    let (packets, rounds) = (40u32, 50_000u32);
+    let start = Instant::now();
+    let mut estimator = Estimator::new(start);
+    let mut recorder = Recorder::default();
+    let mut chance = Chance(1);
+    let (mut sending, mut reading) = (Duration::ZERO, Duration::ZERO);
+    let mut buffer = [0; 1024];
+    let mut now = start;
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        let mut sequence = 0;
+        for packet in 0..packets {
+            sequence = estimator.sent(now + Duration::from_micros(1_250) * packet, 1_200, None);
+        }
+        sending += begun.elapsed();
+        for packet in 0..packets {
+            let jitter = Duration::from_micros(chance.next() % 3_000);
+            let arrival = now - start + Duration::from_micros(1_250) * packet + Duration::from_millis(40) + jitter;
+            recorder.record(sequence.wrapping_sub(u16::try_from(packets - 1 - packet).unwrap()), arrival);
+        }
+        let len = recorder.write(&mut buffer);
+        let begun = Instant::now();
+        estimator.handle_feedback(now + Duration::from_millis(130), &buffer[..len]);
+        reading += begun.elapsed();
+        now += Duration::from_micros(1_250) * packets;
+    }
+    assert_eq!(estimator.diagnostics().counters.feedbacks, u64::from(rounds));
+    let per_packet = sending.as_nanos() / u128::from(packets * rounds);
+    println!("sent: {per_packet} ns; feedback of {packets} packets: {} ns", (reading / rounds).as_nanos());
+    println!("estimator: {} bytes and a log of {} bytes", size_of::<Estimator>(), estimator.log.footprint());
 }

@@ -115,6 +115,7 @@ pub(super) struct Path {
     pub(super) has_feedback: bool,
     pub(super) has_padding: bool,
     chance: Chance,
+    next_frame_us: u64,
     frames: VecDeque<(u64, usize)>,
     arrivals: BinaryHeap<Reverse<(u64, u16)>>,
     feedbacks: VecDeque<(u64, Vec<u8>)>,
@@ -129,6 +130,7 @@ pub(super) struct Path {
 }
 
 const AUDIO_BPS: u64 = 40_000;
+const FPS: u64 = 30;
 
 impl Path {
     pub(super) fn new(seed: u64, link: Link, source: Source) -> Self {
@@ -145,6 +147,7 @@ impl Path {
             has_feedback: true,
             has_padding: true,
             chance: Chance(seed),
+            next_frame_us: 0,
             frames: VecDeque::new(),
             arrivals: BinaryHeap::new(),
             feedbacks: VecDeque::new(),
@@ -191,9 +194,12 @@ impl Path {
         if self.now_us.is_multiple_of(20_000) {
             self.send(AUDIO_BPS as usize / 8 / 50, false);
         }
-        if self.now_us % 100_000 % 33_000 == 0 && self.now_us % 100_000 != 99_000 {
+        if self.now_us >= self.next_frame_us {
+            self.next_frame_us += 1_000_000 / FPS;
             let (_, allocated) = self.rates();
-            let frame = allocated.saturating_sub(AUDIO_BPS) as usize / 8 / 30;
+            // Frames differ by up to a third; the mean is kept.
+            let even = allocated.saturating_sub(AUDIO_BPS) as f64 / 8.0 / FPS as f64;
+            let frame = (even * (0.67 + 0.66 * self.chance.fraction())) as usize;
             let packets = frame.div_ceil(1_200);
             self.frames.extend((0..packets).map(|_| (self.now_us, frame / packets)));
         }
@@ -279,14 +285,5 @@ impl Path {
         let from_ms = (from * 1e3) as u64;
         let found = self.estimates.iter().find(|(at, bps)| *at >= from_ms && is(*bps));
         found.map(|(at, _)| *at as f64 / 1e3)
-    }
-
-    /// One line per 100 ms, for whoever tunes.
-    pub(super) fn print(&self, every_ms: u64) {
-        for (at, bps) in self.estimates.iter().filter(|(at, _)| at.is_multiple_of(every_ms)) {
-            let near = self.queues.iter().filter(|(sent, _)| sent.abs_diff(*at) < every_ms / 2);
-            let queue = near.map(|(_, ms)| *ms).fold(0.0, f64::max);
-            println!("{at:>7} ms {:>7} kbit/s queue {queue:>5.0} ms", bps / 1000);
-        }
     }
 }
