@@ -262,7 +262,7 @@ impl Estimator {
         let now_us = self.us(now);
         self.on_silence(now_us);
         self.conclude_probe(now_us);
-        if !self.answers.any || allocated_bps >= ideal_bps && self.delay.bps() >= ideal_bps as f64 {
+        if !self.answers.any || allocated_bps >= ideal_bps {
             return None;
         }
         let wish = Wish {
@@ -278,8 +278,8 @@ impl Estimator {
         probe
     }
 
-    /// The probe that a packet of padding should leave for now, and how many bytes that should have. To be asked on every tick of the
-    /// pacer until it answers `None`.
+    /// The probe that a packet of padding should leave for now, and how many bytes that should have; a packet of another size will do. To
+    /// be asked again after each packet, on every tick of the pacer, until it answers `None`.
     pub(crate) fn padding_due(&self, now: Instant) -> Option<(ProbeId, usize)> {
         self.prober.due(self.us(now))
     }

@@ -3,7 +3,7 @@
 /// A probe lasts so long: a few feedback ticks of 250 µs at each of its packets, and too short to fill a queue.
 const LENGTH_US: u64 = 20_000;
 /// Least bytes and packets: fewer measure the clock and not the path.
-const BYTES_MIN: f64 = 3_000.0;
+const BYTES_MIN: f64 = 2_000.0;
 const PACKETS_MIN: usize = 5;
 /// Largest packet of padding.
 const PACKET_BYTES_MAX: f64 = 1_200.0;
@@ -130,7 +130,7 @@ impl Prober {
         Some(Probe { id: ProbeId(self.last_id), bps: bps as u64, bytes: bytes as usize, packets })
     }
 
-    /// The probe that a packet has to leave for now, and the bytes that packet should have.
+    /// The probe that a packet has to leave for now, and the bytes that packet should have; any size will do.
     pub(super) fn due(&self, now_us: u64) -> Option<(ProbeId, usize)> {
         let run = self.running.as_ref().filter(|run| !run.is_sent)?;
         let by_now = run.bps / 8e6 * now_us.saturating_sub(run.started_us) as f64;

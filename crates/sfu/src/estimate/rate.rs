@@ -8,6 +8,8 @@ const GROWTH: f64 = 1.08;
 const PACKET_BITS: f64 = 1200.0 * 8.0;
 /// … per round trip and this much for the feedback to be written.
 const RESPONSE_US: u64 = 100_000;
+/// … or this share per second, where a packet is much.
+const NEAR_GROWTH: f64 = 0.04;
 /// Growth ends at this multiple of what arrives and a little: a path that was not tried is not known to be wide.
 const UNTRIED: f64 = 1.5;
 const UNTRIED_BPS: f64 = 10_000.0;
@@ -138,7 +140,7 @@ impl DelayRate {
         let since = since_us as f64 / 1e6;
         let grown = if self.capacity.is_near(self.bps) {
             let response = (seen.rtt_us + RESPONSE_US) as f64 / 1e6;
-            self.bps + PACKET_BITS * since / response
+            self.bps + (PACKET_BITS / response).min(self.bps * NEAR_GROWTH) * since
         } else {
             self.bps * GROWTH.powf(since)
         };

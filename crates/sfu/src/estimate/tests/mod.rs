@@ -10,7 +10,7 @@ use tertulia_rtp::transport_cc::Recorder;
 use self::path::{Chance, Link, Loss, Path, Source};
 use super::*;
 
-const SEEDS: [u64; 3] = [1, 7, 2026];
+const SEEDS: [u64; 6] = [1, 2, 3, 7, 99, 2026];
 
 fn percentile(sorted: &[u64], percent: usize) -> u64 {
     sorted[(sorted.len() - 1) * percent / 100]
@@ -125,6 +125,7 @@ fn lost_late_and_reordered_feedback_is_lived_with() {
         link.reorders = true;
         let mut path = Path::new(seed, link, Source::Smooth(3_000_000));
         path.feedback_lost = 0.1;
+        path.feedback_late = 0.1;
         path.run(60.0);
         let estimates = path.estimates_in(5.0, 60.0);
         let (low, high) = (percentile(&estimates, 5), percentile(&estimates, 95));
@@ -152,10 +153,10 @@ fn a_path_that_narrows_below_a_modest_sender_is_noticed() {
         let mut path = Path::new(seed, Link::new(20e6, 40), Source::Smooth(1_000_000));
         path.run(10.0);
         path.link.bps = 0.4e6;
-        path.run(10.0);
+        path.run(20.0);
         let fell = path.first(10.0, |bps| bps < 450_000).unwrap() - 10.0;
-        let queue = path.queue_p95_ms(15.0, 20.0);
-        assert!(fell < 2.0 && queue < 120.0, "seed {seed}: {fell} s, {queue} ms");
+        let queue = path.queue_p95_ms(15.0, 30.0);
+        assert!(fell < 2.0 && queue < 100.0, "seed {seed}: {fell} s, {queue} ms");
     }
 }
 
@@ -303,16 +304,16 @@ proptest! {
     }
 }
 
-/// Prints what a packet and a feedback cost; in a release build, alone on a machine, it means something.
+/// Prints what a packet and a feedback cost: medians, in a release build.
 #[test]
 #[ignore = "a measurement"]
 fn costs_per_packet_and_per_feedback() {
-    let (packets, rounds) = (40u32, 50_000u32);
+    let (packets, rounds) = (40u32, 20_000u32);
     let start = Instant::now();
     let mut estimator = Estimator::new(start);
     let mut recorder = Recorder::default();
     let mut chance = Chance(1);
-    let (mut sending, mut reading) = (Duration::ZERO, Duration::ZERO);
+    let (mut sending, mut reading) = (Vec::new(), Vec::new());
     let mut buffer = [0; 1024];
     let mut now = start;
     for _ in 0..rounds {
@@ -321,7 +322,7 @@ fn costs_per_packet_and_per_feedback() {
         for packet in 0..packets {
             sequence = estimator.sent(now + Duration::from_micros(1_250) * packet, 1_200, None);
         }
-        sending += begun.elapsed();
+        sending.push(begun.elapsed());
         for packet in 0..packets {
             let jitter = Duration::from_micros(chance.next() % 3_000);
             let arrival = now - start + Duration::from_micros(1_250) * packet + Duration::from_millis(40) + jitter;
@@ -330,11 +331,14 @@ fn costs_per_packet_and_per_feedback() {
         let len = recorder.write(&mut buffer);
         let begun = Instant::now();
         estimator.handle_feedback(now + Duration::from_millis(130), &buffer[..len]);
-        reading += begun.elapsed();
+        reading.push(begun.elapsed());
         now += Duration::from_micros(1_250) * packets;
     }
     assert_eq!(estimator.diagnostics().counters.feedbacks, u64::from(rounds));
-    let per_packet = sending.as_nanos() / u128::from(packets * rounds);
-    println!("sent: {per_packet} ns; feedback of {packets} packets: {} ns", (reading / rounds).as_nanos());
+    sending.sort_unstable();
+    reading.sort_unstable();
+    let middle = rounds as usize / 2;
+    println!("sent: {} ns a packet", (sending[middle] / packets).as_nanos());
+    println!("feedback of {packets} packets: {} ns", reading[middle].as_nanos());
     println!("estimator: {} bytes and a log of {} bytes", size_of::<Estimator>(), estimator.log.footprint());
 }

@@ -111,6 +111,8 @@ pub(super) struct Path {
     pub(super) source: Source,
     pub(super) feedback_every_us: u64,
     pub(super) feedback_lost: f64,
+    /// The share of feedback that is overtaken by the next one.
+    pub(super) feedback_late: f64,
     /// Whether the receiver tells anything, and whether the sender can pad.
     pub(super) has_feedback: bool,
     pub(super) has_padding: bool,
@@ -118,7 +120,7 @@ pub(super) struct Path {
     next_frame_us: u64,
     frames: VecDeque<(u64, usize)>,
     arrivals: BinaryHeap<Reverse<(u64, u16)>>,
-    feedbacks: VecDeque<(u64, Vec<u8>)>,
+    feedbacks: BinaryHeap<Reverse<(u64, Vec<u8>)>>,
     recorder: Recorder,
     /// (time in ms, estimate in bit/s), every 10 ms.
     pub(super) estimates: Vec<(u64, u64)>,
@@ -144,13 +146,14 @@ impl Path {
             source,
             feedback_every_us: 100_000,
             feedback_lost: 0.0,
+            feedback_late: 0.0,
             has_feedback: true,
             has_padding: true,
             chance: Chance(seed),
             next_frame_us: 0,
             frames: VecDeque::new(),
             arrivals: BinaryHeap::new(),
-            feedbacks: VecDeque::new(),
+            feedbacks: BinaryHeap::new(),
             recorder: Recorder::default(),
             estimates: Vec::new(),
             queues: Vec::new(),
@@ -253,13 +256,15 @@ impl Path {
             let mut buffer = [0; 1024];
             while let len @ 1.. = self.recorder.write(&mut buffer) {
                 if self.chance.fraction() >= self.feedback_lost {
-                    let back_us = self.now_us + self.link.delay.as_micros() as u64;
-                    self.feedbacks.push_back((back_us, buffer[..len].to_vec()));
+                    let is_late = self.chance.fraction() < self.feedback_late;
+                    let late_us = if is_late { self.feedback_every_us * 3 / 2 } else { 0 };
+                    let back_us = self.now_us + self.link.delay.as_micros() as u64 + late_us;
+                    self.feedbacks.push(Reverse((back_us, buffer[..len].to_vec())));
                 }
             }
         }
-        while self.feedbacks.front().is_some_and(|(at_us, _)| *at_us <= self.now_us) {
-            let (_, feedback) = self.feedbacks.pop_front().unwrap();
+        while self.feedbacks.peek().is_some_and(|Reverse((at_us, _))| *at_us <= self.now_us) {
+            let Reverse((_, feedback)) = self.feedbacks.pop().unwrap();
             self.estimator.handle_feedback(self.now(), &feedback);
         }
     }
