@@ -6,7 +6,8 @@ const BUCKET_US: i64 = 20_000;
 const BUCKETS: usize = 32;
 /// Buckets that the usual rate covers: 15 frames at 30 a second.
 const WINDOW: i64 = 25;
-/// Buckets that the quick rate covers. Good where a queue is never empty: there the arrivals show the path and not the frames.
+/// Buckets that the quick rate covers. Good where a queue is never empty: there the arrivals show the path and not
+/// the frames.
 const QUICK_WINDOW: i64 = 10;
 /// Buckets without anything, one minute, after which nothing of before matters; or the clock jumped.
 const RESTART_AFTER: u64 = 3_000;

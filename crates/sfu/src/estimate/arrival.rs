@@ -36,8 +36,8 @@ pub(super) struct Step {
 }
 
 impl Groups {
-    /// Adds a packet; tells the step between the two groups before it when it starts a new one. A packet that overtook or was overtaken
-    /// by a whole group says nothing about queues and is left out.
+    /// Adds a packet; tells the step between the two groups before it when it starts a new one. A packet that
+    /// overtook or was overtaken by a whole group says nothing about queues and is left out.
     pub(super) fn add(&mut self, sent_us: u64, arrival_us: i64) -> Option<Step> {
         let Some(current) = &mut self.current else {
             self.current = Some(Group::new(sent_us, arrival_us));

@@ -1,10 +1,11 @@
 //! The rate that loss allows: none of its business below a few percent, a bound above.
 //!
-//! Loss alone cannot tell a full queue from a bad radio. So the bound falls only on significant loss, never far below what arrives, and
-//! never below a floor that shrinks with the loss: a bad radio keeps a low layer. Loss beside a standing queue is no radio, and the floor
-//! does not hold there.
+//! Loss alone cannot tell a full queue from a bad radio. So the bound falls only on significant loss, never far below
+//! what arrives, and never below a floor that shrinks with the loss: a bad radio keeps a low layer. Loss beside a
+//! standing queue is no radio, and the floor does not hold there.
 
-/// Time of one bucket, and how many are looked at: long enough to mean something, short enough to answer within two seconds.
+/// Time of one bucket, and how many are looked at: long enough to mean something, short enough to answer within two
+/// seconds.
 const BUCKET_US: u64 = 100_000;
 const BUCKETS: usize = 12;
 /// Packets that have to be told of before a decrease.
@@ -15,7 +16,8 @@ const LOSS_MAX: f64 = 0.10;
 const CERTAINTY: f64 = 1.0;
 /// Time between two decreases beside the round trip.
 const DECREASE_GAP_US: u64 = 200_000;
-/// A decrease ends at this share of what arrives; or of this, to drain a queue that stands, which is one of so many milliseconds.
+/// A decrease ends at this share of what arrives; or of this, to drain a queue that stands, which is one of so many
+/// milliseconds.
 const DELIVERED: f64 = 0.85;
 const DRAINING: f64 = 0.7;
 const STANDING_MS: f64 = 50.0;

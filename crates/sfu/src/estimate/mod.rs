@@ -1,12 +1,13 @@
 //! How much the path to one receiver can take, and when packets may leave to it. It owns no packet and no clock.
 //!
-//! Send-side estimation from transport-wide feedback, after draft-ietf-rmcat-gcc-02, for a sender that is an SFU: it sends whole layers
-//! and so mostly less than it might. Parts: [`send_log`] what was sent; [`arrival`] and [`trendline`] whether queues grow; [`queue`] how
-//! deep they are; [`acked`] what arrives; [`rate`] and [`loss`] what delay and loss allow; [`probe`] whether there is more; [`pacer`] when
-//! packets leave.
+//! Send-side estimation from transport-wide feedback, after draft-ietf-rmcat-gcc-02, for a sender that is an SFU: it
+//! sends whole layers and so mostly less than it might. Parts: [`send_log`] what was sent; [`arrival`] and
+//! [`trendline`] whether queues grow; [`queue`] how deep they are; [`acked`] what arrives; [`rate`] and [`loss`] what
+//! delay and loss allow; [`probe`] whether there is more; [`pacer`] when packets leave.
 //!
-//! Deviations from the draft: the depth of a decrease follows the depth of the queue, and the rate comes back once that is gone; overuse
-//! seen by a sender that did not fill the path costs a little and not all; loss is answered by a bound of its own with a floor.
+//! Deviations from the draft: the depth of a decrease follows the depth of the queue, and the rate comes back once
+//! that is gone; overuse seen by a sender that did not fill the path costs a little and not all; loss is answered by
+//! a bound of its own with a floor.
 
 // Nothing calls in here yet: the forwarding beside it is about to.
 #![allow(dead_code, unused_imports)]
@@ -20,9 +21,6 @@ mod queue;
 mod rate;
 mod send_log;
 mod trendline;
-
-#[cfg(test)]
-mod tests;
 
 use std::time::{Duration, Instant};
 
@@ -72,7 +70,8 @@ impl Estimate {
     }
 }
 
-/// Estimates one receiver's path. Needs [`Self::sent`] for every packet, [`Self::on_tick`] every 10–50 ms, and whatever the receiver tells.
+/// Estimates one receiver's path. Needs [`Self::sent`] for every packet, [`Self::on_tick`] every 10–50 ms, and
+/// whatever the receiver tells.
 #[derive(Debug)]
 pub(crate) struct Estimator {
     epoch: Instant,
@@ -167,8 +166,8 @@ impl Estimator {
         self.cap_bps = (bps as f64).max(FLOOR_BPS);
     }
 
-    /// Numbers and logs one packet that leaves now, with all its bytes; returns its transport-wide sequence number. `probe` tells that it
-    /// is padding of that probe; media that leaves during a probe counts to it by itself.
+    /// Numbers and logs one packet that leaves now, with all its bytes; returns its transport-wide sequence number.
+    /// `probe` tells that it is padding of that probe; media that leaves during a probe counts to it by itself.
     pub(crate) fn sent(&mut self, now: Instant, bytes: usize, probe: Option<ProbeId>) -> u16 {
         let now_us = self.us(now);
         if probe.is_some() {
@@ -180,8 +179,8 @@ impl Estimator {
         self.log.push(now_us, bytes, id)
     }
 
-    /// Takes the body of a transport-wide feedback. What it says of packets that are not in the log is ignored, and so is the rest of a
-    /// malformed one.
+    /// Takes the body of a transport-wide feedback. What it says of packets that are not in the log is ignored, and
+    /// so is the rest of a malformed one.
     pub(crate) fn handle_feedback(&mut self, now: Instant, feedback: &[u8]) {
         let now_us = self.us(now);
         let Some(&[first, second, .., number]) = feedback.first_chunk::<8>() else {
@@ -217,7 +216,8 @@ impl Estimator {
         self.remb_bps = Some(bps as f64);
     }
 
-    /// Takes the loss of a reception report (RFC 3550 §6.4.1), in 1/256, which counts only where there is no transport-wide feedback.
+    /// Takes the loss of a reception report (RFC 3550 §6.4.1), in 1/256, which counts only where there is no
+    /// transport-wide feedback.
     pub(crate) fn handle_report(&mut self, now: Instant, fraction_lost: u8) {
         if self.answers.any {
             return;
@@ -235,8 +235,8 @@ impl Estimator {
         self.report_rtt_us = Some(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX).min(10_000_000));
     }
 
-    /// Bits per second that may be sent, padding and headers included; `None` means no limit is known: the receiver sends neither
-    /// transport-wide feedback nor REMB.
+    /// Bits per second that may be sent, padding and headers included; `None` means no limit is known: the receiver
+    /// sends neither transport-wide feedback nor REMB.
     pub(crate) fn estimate_bps(&self) -> Option<u64> {
         let bps = match self.remb_bps {
             Some(remb) if !self.answers.any => remb.min(self.loss.bound_bps().unwrap_or(remb)),
@@ -256,8 +256,9 @@ impl Estimator {
         self.loss.fraction() as f32
     }
 
-    /// Runs what has become due; every 10–50 ms. `ideal_bps` is what would be sent if the path were wide enough, `allocated_bps` what is.
-    /// Returns a probe that begins now: the caller sends padding for it whenever [`Self::padding_due`] says so.
+    /// Runs what has become due; every 10–50 ms. `ideal_bps` is what would be sent if the path were wide enough,
+    /// `allocated_bps` what is. Returns a probe that begins now: the caller sends padding for it whenever
+    /// [`Self::padding_due`] says so.
     pub(crate) fn on_tick(&mut self, now: Instant, ideal_bps: u64, allocated_bps: u64) -> Option<Probe> {
         let now_us = self.us(now);
         self.on_silence(now_us);
@@ -278,8 +279,9 @@ impl Estimator {
         probe
     }
 
-    /// The probe that a packet of padding should leave for now, and how many bytes that should have; a packet of another size will do. To
-    /// be asked again after each packet, on every tick of the pacer, until it answers `None`.
+    /// The probe that a packet of padding should leave for now, and how many bytes that should have; a packet of
+    /// another size will do. To be asked again after each packet, on every tick of the pacer, until it answers
+    /// `None`.
     pub(crate) fn padding_due(&self, now: Instant) -> Option<(ProbeId, usize)> {
         self.prober.due(self.us(now))
     }
@@ -296,9 +298,9 @@ impl Estimator {
         }
     }
 
-    /// Settles the packets between the last feedback and this one. Where no feedback is missing, they are lost: some receivers begin with
-    /// the first packet that arrived. Where one is, they count as arrived, as many as usual and just before this one: otherwise lost
-    /// feedback would look like a slow path.
+    /// Settles the packets between the last feedback and this one. Where no feedback is missing, they are lost: some
+    /// receivers begin with the first packet that arrived. Where one is, they count as arrived, as many as usual and
+    /// just before this one: otherwise lost feedback would look like a slow path.
     fn fill_gap(&mut self, base: u16, number: u8, told: &mut Told) {
         let is_missing = self.answers.last_number.replace(number).is_some_and(|last| number != last.wrapping_add(1));
         let Some(next) = self.answers.next_sequence else { return };
@@ -432,3 +434,6 @@ impl Answers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

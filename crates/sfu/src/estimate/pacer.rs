@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The pace, as a multiple of the estimate: a frame leaves in less than half of its time, and a queue at the bottleneck stays small.
+/// The pace, as a multiple of the estimate: a frame leaves in less than half of its time, and a queue at the
+/// bottleneck stays small.
 const PACE: f64 = 2.5;
 /// A pacer is asked this often; whatever one turn may send leaves together, and so in one system call.
 const TICK: Duration = Duration::from_millis(2);
@@ -48,8 +49,8 @@ impl Pacer {
         Self { pace: None, allowance: 0.0, level: 0.0, level_at: now }
     }
 
-    /// Sets the pace; on every tick. `allocated_bps` is what is being sent on average, `oldest` how long the first packet of the queue has
-    /// waited.
+    /// Sets the pace; on every tick. `allocated_bps` is what is being sent on average, `oldest` how long the first
+    /// packet of the queue has waited.
     pub(crate) fn update(&mut self, now: Instant, estimate_bps: Option<u64>, allocated_bps: u64, oldest: Duration) {
         self.drain(now);
         let Some(estimate_bps) = estimate_bps else {

@@ -1,12 +1,13 @@
 //! How deep the queues on the way are: the delay above the least one seen lately.
 
-/// The least delay is that of the current and the last period of this length: long enough to see an empty queue, short enough to forget a
-/// way that is not taken any more and the drift of the clocks.
+/// The least delay is that of the current and the last period of this length: long enough to see an empty queue,
+/// short enough to forget a way that is not taken any more and the drift of the clocks.
 const PERIOD_US: u64 = 10_000_000;
 /// A change that no queue explains: one of the clocks jumped.
 const JUMP_US: i64 = 3_000_000;
 
-/// Delays are arrival (the receiver's clock) minus sending (ours), in microseconds: only their differences mean something.
+/// Delays are arrival (the receiver's clock) minus sending (ours), in microseconds: only their differences mean
+/// something.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// Least delays of the last and the current period.
@@ -38,8 +39,8 @@ impl Queue {
         self.least_us[1] = Some(self.least_us[1].map_or(delay, |least| least.min(delay)));
     }
 
-    /// What every packet of the last feedback waited at least, in milliseconds. The least and not the mean: the packets of a frame wait
-    /// for each other on an empty path too.
+    /// What every packet of the last feedback waited at least, in milliseconds. The least and not the mean: the
+    /// packets of a frame wait for each other on an empty path too.
     pub(super) fn standing_ms(&self) -> f64 {
         let least = self.least_us.iter().flatten().min();
         match (self.standing_us, least) {

@@ -1,4 +1,5 @@
-//! The rate that delay allows: rises while queues stand still, falls below what arrives when they grow (draft-ietf-rmcat-gcc-02 §5.5).
+//! The rate that delay allows: rises while queues stand still, falls below what arrives when they grow
+//! (draft-ietf-rmcat-gcc-02 §5.5).
 
 use super::trendline::Usage;
 

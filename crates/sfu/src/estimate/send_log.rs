@@ -7,8 +7,8 @@ const SLOTS_MAX: usize = 2048;
 /// A packet that was not told of for this long never will be: its slot may go to another one.
 const FORGOTTEN_US: u64 = 2_000_000;
 
-/// A ring of sent packets by sequence number; it grows while packets wait in it and never shrinks. Times are microseconds of the
-/// sender's clock.
+/// A ring of sent packets by sequence number; it grows while packets wait in it and never shrinks. Times are
+/// microseconds of the sender's clock.
 #[derive(Debug, Default)]
 pub(super) struct SendLog {
     /// A power of two, or nothing before the first packet.

@@ -1,5 +1,6 @@
-//! Whether the queue on the way grows: the slope of the delay and the threshold that moves with it (draft-ietf-rmcat-gcc-02 §5.4;
-//! Carlucci et al., "Analysis and Design of the Google Congestion Control for WebRTC", 2016).
+//! Whether the queue on the way grows: the slope of the delay and the threshold that moves with it
+//! (draft-ietf-rmcat-gcc-02 §5.4; Carlucci et al., "Analysis and Design of the Google Congestion Control for WebRTC",
+//! 2016).
 
 use super::arrival::Step;
 
@@ -15,8 +16,8 @@ const EVIDENCE_MAX: u64 = 60;
 const THRESHOLD_START_MS: f64 = 12.5;
 const THRESHOLD_MIN_MS: f64 = 6.0;
 const THRESHOLD_MAX_MS: f64 = 600.0;
-/// How fast the threshold follows from below and from above, per millisecond: up slowly, or it would never be crossed; down faster
-/// still, or a competing flow that filled the queue once would leave us deaf.
+/// How fast the threshold follows from below and from above, per millisecond: up slowly, or it would never be
+/// crossed; down faster still, or a competing flow that filled the queue once would leave us deaf.
 const FOLLOW_UP: f64 = 0.0087;
 const FOLLOW_DOWN: f64 = 0.039;
 /// Spikes that leave the threshold alone.

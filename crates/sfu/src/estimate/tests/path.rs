@@ -1,4 +1,5 @@
-//! A path in virtual time: a sender that follows its estimate, a link with a bottleneck, a receiver that writes feedback.
+//! A path in virtual time: a sender that follows its estimate, a link with a bottleneck, a receiver that writes
+//! feedback.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -135,8 +136,7 @@ const AUDIO_BPS: u64 = 40_000;
 const FPS: u64 = 30;
 
 impl Path {
-    pub(super) fn new(seed: u64, link: Link, source: Source) -> Self {
-        let start = Instant::now();
+    pub(super) fn new(start: Instant, seed: u64, link: Link, source: Source) -> Self {
         Self {
             start,
             now_us: 0,

@@ -12,6 +12,10 @@ use super::*;
 
 const SEEDS: [u64; 6] = [1, 2, 3, 7, 99, 2026];
 
+fn path_of(seed: u64, link: Link, source: Source) -> Path {
+    Path::new(Instant::now(), seed, link, source)
+}
+
 fn percentile(sorted: &[u64], percent: usize) -> u64 {
     sorted[(sorted.len() - 1) * percent / 100]
 }
@@ -19,7 +23,7 @@ fn percentile(sorted: &[u64], percent: usize) -> u64 {
 #[test]
 fn one_megabit_is_found_within_five_seconds_and_its_queue_stays_short() {
     for seed in SEEDS {
-        let mut path = Path::new(seed, Link::new(1e6, 50), Source::Smooth(3_000_000));
+        let mut path = path_of(seed, Link::new(1e6, 50), Source::Smooth(3_000_000));
         path.run(60.0);
         let estimates = path.estimates_in(5.0, 60.0);
         let (low, high) = (percentile(&estimates, 5), percentile(&estimates, 95));
@@ -33,7 +37,7 @@ fn one_megabit_is_found_within_five_seconds_and_its_queue_stays_short() {
 #[test]
 fn a_path_that_narrows_and_widens_is_followed_both_ways() {
     for seed in SEEDS {
-        let mut path = Path::new(seed, Link::new(3e6, 50), Source::Smooth(4_000_000));
+        let mut path = path_of(seed, Link::new(3e6, 50), Source::Smooth(4_000_000));
         path.run(20.0);
         path.link.bps = 0.5e6;
         path.run(20.0);
@@ -56,7 +60,7 @@ fn five_percent_of_random_loss_costs_no_layer() {
     for seed in SEEDS {
         let mut link = Link::new(10e6, 40);
         link.loss = Loss::Random(0.05);
-        let mut path = Path::new(seed, link, Source::Smooth(2_000_000));
+        let mut path = path_of(seed, link, Source::Smooth(2_000_000));
         path.run(60.0);
         let lowest = path.estimates_in(0.0, 60.0)[0];
         println!("seed {seed}: lowest {lowest}, {:?}", path.estimator.diagnostics());
@@ -69,7 +73,7 @@ fn five_percent_of_random_loss_costs_no_layer() {
 fn bursts_of_loss_choose_a_lower_layer_within_two_seconds_and_leave_the_lowest() {
     for seed in SEEDS {
         let source = Source::Layers(&[150_000, 500_000, 1_900_000]);
-        let mut path = Path::new(seed, Link::new(10e6, 40), source);
+        let mut path = path_of(seed, Link::new(10e6, 40), source);
         path.run(20.0);
         assert!(path.rates().1 > 1_900_000, "seed {seed}: {:?}", path.rates());
         // 20 % on average, in bursts of four packets: short enough that two seconds see the average.
@@ -92,7 +96,7 @@ fn a_wide_path_never_holds_back_who_wants_little_and_gives_more_at_once() {
     for seed in SEEDS {
         let mut link = Link::new(30e6, 30);
         link.jitter = Duration::from_millis(10);
-        let mut path = Path::new(seed, link, Source::Smooth(300_000));
+        let mut path = path_of(seed, link, Source::Smooth(300_000));
         path.run(60.0);
         assert!(path.estimates_in(0.0, 60.0)[0] >= 300_000);
         path.source = Source::Smooth(8_000_000);
@@ -107,7 +111,7 @@ fn a_wide_path_never_holds_back_who_wants_little_and_gives_more_at_once() {
 fn layers_on_a_narrow_path_settle_on_the_one_that_fits() {
     for seed in SEEDS {
         let source = Source::Layers(&[150_000, 500_000, 1_500_000, 3_000_000]);
-        let mut path = Path::new(seed, Link::new(1e6, 50), source);
+        let mut path = path_of(seed, Link::new(1e6, 50), source);
         path.run(60.0);
         let estimates = path.estimates_in(5.0, 60.0);
         let fits = estimates.iter().filter(|bps| (540_000..1_540_000).contains(*bps)).count();
@@ -123,7 +127,7 @@ fn lost_late_and_reordered_feedback_is_lived_with() {
         let mut link = Link::new(1e6, 50);
         link.jitter = Duration::from_millis(15);
         link.reorders = true;
-        let mut path = Path::new(seed, link, Source::Smooth(3_000_000));
+        let mut path = path_of(seed, link, Source::Smooth(3_000_000));
         path.feedback_lost = 0.1;
         path.feedback_late = 0.1;
         path.run(60.0);
@@ -138,7 +142,7 @@ fn lost_late_and_reordered_feedback_is_lived_with() {
 
 #[test]
 fn the_numbers_wrap_and_the_log_stays_within_its_memory() {
-    let mut path = Path::new(3, Link::new(12e6, 20), Source::Smooth(10_000_000));
+    let mut path = path_of(3, Link::new(12e6, 20), Source::Smooth(10_000_000));
     path.run(80.0);
     let sent = path.queues.len();
     assert!(sent > 65_536 + 2048, "{sent} packets do not wrap");
@@ -150,7 +154,7 @@ fn the_numbers_wrap_and_the_log_stays_within_its_memory() {
 #[test]
 fn a_path_that_narrows_below_a_modest_sender_is_noticed() {
     for seed in SEEDS {
-        let mut path = Path::new(seed, Link::new(20e6, 40), Source::Smooth(1_000_000));
+        let mut path = path_of(seed, Link::new(20e6, 40), Source::Smooth(1_000_000));
         path.run(10.0);
         path.link.bps = 0.4e6;
         path.run(20.0);
@@ -163,7 +167,7 @@ fn a_path_that_narrows_below_a_modest_sender_is_noticed() {
 #[test]
 fn a_full_queue_that_loses_is_drained() {
     for (bps, highest) in [(300e3, 360_000), (100e3, 130_000)] {
-        let mut path = Path::new(4, Link::new(bps, 50), Source::Smooth(3_000_000));
+        let mut path = path_of(4, Link::new(bps, 50), Source::Smooth(3_000_000));
         path.link.queue_max = Duration::from_millis(300);
         path.run(40.0);
         let estimates = path.estimates_in(6.0, 40.0);
@@ -177,7 +181,7 @@ fn a_full_queue_that_loses_is_drained() {
 
 #[test]
 fn silence_lowers_the_estimate_and_a_voice_raises_it_again() {
-    let mut path = Path::new(5, Link::new(5e6, 40), Source::Smooth(2_000_000));
+    let mut path = path_of(5, Link::new(5e6, 40), Source::Smooth(2_000_000));
     path.run(10.0);
     path.has_feedback = false;
     path.run(8.0);
@@ -189,7 +193,7 @@ fn silence_lowers_the_estimate_and_a_voice_raises_it_again() {
 
 #[test]
 fn who_cannot_pad_grows_all_the_same() {
-    let mut path = Path::new(6, Link::new(6e6, 40), Source::Smooth(4_000_000));
+    let mut path = path_of(6, Link::new(6e6, 40), Source::Smooth(4_000_000));
     path.has_padding = false;
     path.run(15.0);
     assert!(path.estimator.estimate_bps().unwrap() >= 4_000_000, "{:?}", path.estimator.diagnostics());
@@ -197,14 +201,14 @@ fn who_cannot_pad_grows_all_the_same() {
 
 #[test]
 fn the_pacer_keeps_video_less_than_a_frame() {
-    let mut path = Path::new(8, Link::new(3e6, 40), Source::Smooth(2_500_000));
+    let mut path = path_of(8, Link::new(3e6, 40), Source::Smooth(2_500_000));
     path.run(20.0);
     assert!(path.paced_max <= Duration::from_millis(33), "{:?}", path.paced_max);
 }
 
 #[test]
 fn a_receiver_that_tells_nothing_is_unlimited_after_a_while() {
-    let mut path = Path::new(9, Link::new(50e6, 40), Source::Smooth(8_000_000));
+    let mut path = path_of(9, Link::new(50e6, 40), Source::Smooth(8_000_000));
     path.has_feedback = false;
     assert_eq!(path.estimator.estimate_bps(), Some(2_500_000));
     path.run(1.0);
