@@ -42,7 +42,7 @@ pub(crate) fn allocate(
     let mut heights: Vec<(usize, i32)> = candidates.iter().map(|candidate| (candidate.source, 0)).collect();
     for index in order {
         let candidate = &candidates[index];
-        let height = constraints.max_height(candidate.name);
+        let height = constraints.limit(candidate.name).max_height;
         if height != 0 && candidate.enabled && places > 0 {
             places -= 1;
             heights[index].1 = height;
@@ -84,7 +84,7 @@ mod tests {
             last_n: Some(last_n),
             on_stage: Some(vec![name("c")]),
             selected: Some(vec![name("d")]),
-            max_heights: Some([(name("c"), 720)].into()),
+            limits: Some([(name("c"), crate::constraints::Limit::lines(720))].into()),
             ..Change::default()
         };
         assert_eq!(heights(change(1), &["b"], &[]), named(&[("c", 720)]));
@@ -96,7 +96,11 @@ mod tests {
 
     #[test]
     fn disabled_and_unwanted_sources_take_no_place() {
-        let change = Change { last_n: Some(1), max_heights: Some([(name("a"), 0)].into()), ..Change::default() };
+        let change = Change {
+            last_n: Some(1),
+            limits: Some([(name("a"), crate::constraints::Limit::lines(0))].into()),
+            ..Change::default()
+        };
         assert_eq!(heights(change, &["a", "b", "c"], &["b"]), named(&[("c", 180)]));
     }
 }

@@ -241,7 +241,8 @@ impl Conference {
                     self.pass_on(key, None, &text, out);
                 }
             }
-            Message::Unknown => {}
+            // Everybody hears everybody until subscriptions choose.
+            Message::AudioSubscription(_) | Message::Unknown => {}
         }
     }
 
