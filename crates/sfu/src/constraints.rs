@@ -38,9 +38,9 @@ impl Limit {
         self.max_height < 0 || i32::from(height) <= self.max_height
     }
 
-    /// Whether `fps` frames per second are few enough.
+    /// Whether `fps` frames per second are few enough. They are measured: a tenth too many is not more.
     pub(crate) fn allows_frame_rate(self, fps: f32) -> bool {
-        self.max_frame_rate < 0.0 || fps <= self.max_frame_rate
+        self.max_frame_rate < 0.0 || fps <= self.max_frame_rate * 1.1
     }
 }
 
@@ -215,8 +215,8 @@ mod tests {
         assert!(Limit::lines(0).is_off());
         assert!(Limit { max_height: 720, max_frame_rate: 0.0 }.is_off());
         let limit = Limit { max_height: -1, max_frame_rate: 15.0 };
-        assert!(!limit.is_off() && limit.allows_height(2160) && limit.allows_frame_rate(15.0));
-        assert!(!limit.allows_frame_rate(15.1) && !Limit::lines(360).allows_height(361));
+        assert!(!limit.is_off() && limit.allows_height(2160) && limit.allows_frame_rate(15.4));
+        assert!(!limit.allows_frame_rate(17.0) && !Limit::lines(360).allows_height(361));
     }
 
     #[test]

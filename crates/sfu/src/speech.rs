@@ -117,7 +117,6 @@ impl Speakers {
 
     /// How long ago somebody became dominant, counted in changes of the dominant speaker since: 0 is the latest, `u32::MAX` never. Unlike
     /// [`Speakers::recent`] it goes back to the beginning.
-    #[allow(dead_code, reason = "the allocation takes it once sources are ranked by number")]
     pub(crate) fn rank(&self, key: EndpointKey) -> u32 {
         let turn = self.by_key.get(&key).map_or(0, |speaker| speaker.turn);
         if turn == 0 { u32::MAX } else { self.turns - turn }
