@@ -14,7 +14,7 @@ const REPEAT_MAX: Duration = Duration::from_secs(1);
 const LOSS_GAP: Duration = Duration::from_secs(1);
 /// Most encodings of a source.
 const ENCODINGS_MAX: usize = 8;
-/// How much earlier than the others' change of view a pre-emptive key frame need not be.
+/// A pre-emptive key frame comes this much after stages changed rather than a little before, where nobody would get it.
 const AHEAD_MARGIN: Duration = Duration::from_millis(10);
 
 /// Some encodings of a source.

@@ -188,7 +188,9 @@ impl Memory {
         let held = self.held?;
         let index = layers.iter().rposition(|layer| (layer.encoding, layer.layer) <= held)?;
         let same = menu.considered.contains(index) && (layers[index].encoding, layers[index].layer) == held;
-        if same { menu.offered.at_least(index) } else { menu.offered.below(index + 1) }
+        let below = if same { None } else { menu.offered.below(index + 1) };
+        // Nothing below is worth it when something above costs no more: somebody who had a picture keeps one.
+        below.or_else(|| menu.offered.at_least(index))
     }
 
     fn may_rise(&self, now: Instant) -> bool {
