@@ -1,102 +1,261 @@
-//! Which video sources one receiver gets, and how large: constraints and last-N turned into a height per source.
+//! Which video sources one receiver gets, and in which layer: its wishes, last-N and the bandwidth of its link turned into one target per
+//! source.
 //!
-//! Nothing is held back for lack of bandwidth yet; `estimate` says why, and the walk over layers will stand here.
+//! Sources are served in an order that the receiver and the speakers make: on stage, selected, then by who spoke last; shared screens
+//! before cameras within each. What is on stage is raised to its preferred layer, then everything gets its lowest layer, then everything
+//! is raised in turn, a layer at a time, while the bandwidth lasts; what is not on stage gets larger only when nothing smaller can.
 
-use tertulia_model::{EndpointId, SourceName};
+#![allow(dead_code, reason = "layers are handed in once sources measure them; until then only heights are read")]
+
+mod history;
+mod menu;
+
+use std::time::Instant;
+
+use tertulia_model::{SourceName, VideoType};
 
 use crate::constraints::Constraints;
-use crate::estimate::Estimate;
+pub(crate) use history::History;
+use history::{Leeway, Wish};
+pub(crate) use menu::Layer;
+use menu::Menu;
+
+/// How far the bandwidth may be exceeded for a shared screen on stage: one that comes late is better than one that cannot be read.
+const OVERSEND_MAX_BPS: u64 = 500_000;
 
 /// A source as a receiver could have it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate<'a> {
-    /// The caller's number for it.
+    /// The caller's number for it: small, dense, the same in each call.
     pub(crate) source: usize,
     pub(crate) name: &'a SourceName,
-    pub(crate) owner: &'a EndpointId,
+    /// How long ago its owner was dominant speaker, 0 the latest.
+    pub(crate) speech_rank: u32,
     /// Whether its sender sends pictures at all.
     pub(crate) enabled: bool,
+    pub(crate) video_type: VideoType,
+    /// Lowest first.
+    pub(crate) layers: &'a [Layer],
 }
 
-/// Heights for `candidates`, in their order: −1 unlimited, 0 off.
-///
-/// Sources are served in this order: on stage, selected, then by how recently their owner spoke; disabled ones last. Each that is wanted
-/// takes one of the last-N places.
-pub(crate) fn allocate(
-    constraints: &Constraints,
-    estimate: Estimate,
-    speech_order: &[EndpointId],
-    candidates: &[Candidate<'_>],
-) -> Vec<(usize, i32)> {
-    debug_assert!(estimate.available_bps().is_none(), "a limited path needs the walk over layers");
-    let position =
-        |list: &[SourceName], name: &SourceName| list.iter().position(|own| own == name).unwrap_or(usize::MAX);
-    let spoke = |owner: &EndpointId| speech_order.iter().position(|own| own == owner).unwrap_or(usize::MAX);
-    let mut order: Vec<usize> = (0..candidates.len()).collect();
-    order.sort_by_cached_key(|index| {
-        let candidate = &candidates[*index];
-        let stage = position(&constraints.on_stage, candidate.name);
-        (!candidate.enabled, stage, position(&constraints.selected, candidate.name), spoke(candidate.owner))
-    });
-    let mut places = constraints.last_n.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    let mut heights: Vec<(usize, i32)> = candidates.iter().map(|candidate| (candidate.source, 0)).collect();
-    for index in order {
-        let candidate = &candidates[index];
-        let height = constraints.max_height(candidate.name);
-        if height != 0 && candidate.enabled && places > 0 {
-            places -= 1;
-            heights[index].1 = height;
+/// What there is to decide.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) constraints: &'a Constraints,
+    /// Bits per second for video, what sound and retransmissions need taken off; `None` is unlimited.
+    pub(crate) available_bps: Option<u64>,
+    /// What the bridge limits last-N to, for its load or the number of its slots.
+    pub(crate) last_n_max: Option<u32>,
+    /// Video sources of all others.
+    pub(crate) candidates: &'a [Candidate<'a>],
+}
+
+/// What was decided on one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) source: usize,
+    /// Lines its sender should send for this receiver, last-N taken into account: −1 unlimited, 0 none.
+    pub(crate) max_height: i32,
+    /// The layer to forward, as an index into the candidate's.
+    pub(crate) target: Option<usize>,
+}
+
+/// The outcome. One may be used for receiver after receiver, so that nothing is allocated anew.
+#[derive(Debug, Default)]
+pub(crate) struct Allocation {
+    /// In the order of the candidates.
+    pub(crate) decisions: Vec<Decision>,
+    /// What everything wanted would cost: the rate worth probing for.
+    pub(crate) ideal_bps: u64,
+    pub(crate) allocated_bps: u64,
+    /// How many wanted sources got nothing, although they are being sent.
+    pub(crate) suspended: usize,
+    /// Whether more is allocated than there is.
+    pub(crate) oversending: bool,
+    /// (place in the order, index of the candidate)
+    order: Vec<(u64, u32)>,
+    items: Vec<Item>,
+}
+
+/// A source that is wanted.
+#[derive(Debug, Clone, Copy)]
+struct Item {
+    /// Place in the order in which bandwidth is given.
+    place: u64,
+    candidate: usize,
+    on_stage: bool,
+    menu: Menu,
+    leeway: Leeway,
+    target: Option<usize>,
+    cost_bps: u64,
+}
+
+impl Item {
+    /// The next better layer.
+    fn next(&self) -> Option<usize> {
+        self.menu.offered.at_least(self.target.map_or(0, |target| target + 1))
+    }
+}
+
+/// Decides on all candidates. Repeated with the same input it decides the same. To be called when anything of the request changed, and
+/// at least every second or two while less is allocated than would be ideal: sources that may not rise yet rise then.
+pub(crate) fn allocate(now: Instant, request: &Request<'_>, history: &mut History, out: &mut Allocation) {
+    let available_bps = request.constraints.assumed_bandwidth_bps.or(request.available_bps).unwrap_or(u64::MAX);
+    let steady_bps = history.steady(now, available_bps);
+    out.clear(request.candidates);
+    out.rank(request, history);
+    out.admit(now, request, history, (available_bps, steady_bps));
+    let mut walk = Walk { candidates: request.candidates, available_bps, spent_bps: 0 };
+    walk.serve(&mut out.items);
+    out.conclude(now, request.candidates, history);
+    out.allocated_bps = walk.spent_bps;
+    out.oversending = walk.spent_bps > available_bps;
+}
+
+impl Allocation {
+    fn clear(&mut self, candidates: &[Candidate<'_>]) {
+        let Self { decisions, order, items, .. } = self;
+        decisions.clear();
+        order.clear();
+        items.clear();
+        let nothing = |candidate: &Candidate<'_>| Decision { source: candidate.source, max_height: 0, target: None };
+        decisions.extend(candidates.iter().map(nothing));
+    }
+
+    /// Orders what is sent and wanted at all.
+    fn rank(&mut self, request: &Request<'_>, history: &mut History) {
+        for (index, candidate) in (0..).zip(request.candidates) {
+            let wish = history.wish(request.constraints, candidate.source, candidate.name);
+            if candidate.enabled && candidate.video_type != VideoType::None && !wish.limit.is_off() {
+                let lists = u64::from(wish.stage) << 42 | u64::from(wish.selected) << 32;
+                self.order.push((lists | u64::from(candidate.speech_rank), index));
+            }
+        }
+        self.order.sort_unstable();
+    }
+
+    /// Gives out the last-N places, and orders who got one by who is first to get bandwidth.
+    fn admit(&mut self, now: Instant, request: &Request<'_>, history: &mut History, bandwidth: (u64, u64)) {
+        let last_n = request.constraints.last_n.into_iter().chain(request.last_n_max).min();
+        let places = last_n.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        for (place, (_, index)) in (0..).zip(&self.order).take(places) {
+            let index = usize::try_from(*index).unwrap_or(usize::MAX);
+            let candidate = &request.candidates[index];
+            let Wish { stage, selected, limit } = history.wish(request.constraints, candidate.source, candidate.name);
+            let on_stage = stage != Wish::NOWHERE;
+            let group = if on_stage { 0 } else { 1 + u64::from(selected == Wish::NOWHERE) };
+            let is_camera = u64::from(!candidate.video_type.is_desktop());
+            let menu = Menu::of(candidate.layers, limit, candidate.video_type, on_stage);
+            self.decisions[index].max_height = limit.max_height;
+            self.items.push(Item {
+                place: group << 40 | is_camera << 39 | place,
+                candidate: index,
+                on_stage,
+                leeway: history.leeway(now, candidate.source, &menu, candidate.layers, bandwidth),
+                menu,
+                target: None,
+                cost_bps: 0,
+            });
+        }
+        self.items.sort_unstable_by_key(|item| item.place);
+    }
+
+    /// Writes down what the walk found.
+    fn conclude(&mut self, now: Instant, candidates: &[Candidate<'_>], history: &mut History) {
+        (self.ideal_bps, self.suspended) = (0, 0);
+        for item in &self.items {
+            let Candidate { source, layers, .. } = candidates[item.candidate];
+            history.settle(now, source, layers, item.leeway, item.target);
+            self.decisions[item.candidate].target = item.target;
+            if let Some(best) = item.menu.offered.highest() {
+                self.ideal_bps += item.menu.cost(&layers[best]);
+                self.suspended += usize::from(item.target.is_none());
+            }
+        }
+        for decision in self.decisions.iter().filter(|decision| decision.max_height == 0) {
+            history.let_go(decision.source);
         }
     }
-    heights
+}
+
+/// Giving out the bandwidth.
+struct Walk<'a> {
+    candidates: &'a [Candidate<'a>],
+    available_bps: u64,
+    spent_bps: u64,
+}
+
+impl Walk<'_> {
+    fn serve(&mut self, items: &mut [Item]) {
+        for (place, item) in items.iter_mut().enumerate().take_while(|(_, item)| item.on_stage) {
+            while item.menu.preferred.is_some_and(|preferred| item.target.is_none_or(|target| target < preferred)) {
+                if !self.try_step(item) {
+                    break;
+                }
+            }
+            if place == 0 {
+                self.oversend(item);
+            }
+        }
+        for item in items.iter_mut().filter(|item| item.target.is_none()) {
+            self.try_step(item);
+        }
+        let mut height = 0;
+        while let Some(next) = self.next_height(items, height) {
+            height = next;
+            while self.raise_in_turn(items, height) {}
+        }
+    }
+
+    /// The smallest picture larger than `height` that anything not on stage could get, or whatever is left for the stage.
+    fn next_height(&self, items: &[Item], height: u16) -> Option<u16> {
+        let heights = items.iter().filter_map(|item| {
+            let next = item.next()?;
+            Some(self.candidates[item.candidate].layers[next].height)
+        });
+        heights.filter(|next| *next > height).min()
+    }
+
+    /// Raises what has a picture by one layer each, the stage to any height. Whether anything rose.
+    fn raise_in_turn(&mut self, items: &mut [Item], height: u16) -> bool {
+        let mut rose = false;
+        for item in items.iter_mut().filter(|item| item.target.is_some()) {
+            let layers = self.candidates[item.candidate].layers;
+            let is_due = item.next().is_some_and(|next| item.on_stage || layers[next].height <= height);
+            rose |= is_due && self.try_step(item);
+        }
+        rose
+    }
+
+    /// Raises a source by one layer, if the bandwidth allows.
+    fn try_step(&mut self, item: &mut Item) -> bool {
+        item.next().is_some_and(|next| self.try_raise(item, next, 0))
+    }
+
+    /// Shows a screen on stage in full size even if that is a little too much.
+    fn oversend(&mut self, item: &mut Item) {
+        let Some(full) = item.menu.oversend.and_then(|full| item.menu.offered.at_least(full)) else { return };
+        let mut layer = Some(full);
+        while let Some(candidate) = layer.filter(|layer| item.target.is_none_or(|target| target < *layer)) {
+            if self.try_raise(item, candidate, OVERSEND_MAX_BPS) {
+                return;
+            }
+            layer = item.menu.offered.below(candidate);
+        }
+    }
+
+    fn try_raise(&mut self, item: &mut Item, to: usize, excess_bps: u64) -> bool {
+        let keeps = item.leeway.held.is_some_and(|held| to <= held);
+        let limit = if keeps { Some(self.available_bps) } else { item.leeway.ceiling_bps };
+        let cost = item.menu.cost(&self.candidates[item.candidate].layers[to]);
+        let total = self.spent_bps.saturating_sub(item.cost_bps).saturating_add(cost);
+        let fits = limit.is_some_and(|limit| total <= limit.saturating_add(excess_bps));
+        if fits {
+            (item.target, item.cost_bps, self.spent_bps) = (Some(to), cost, total);
+        }
+        fits
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::constraints::Change;
-
-    fn heights(change: Change, speakers: &[&str], disabled: &[&str]) -> Vec<(String, i32)> {
-        let ids: Vec<EndpointId> = ["a", "b", "c", "d"].into_iter().map(|id| EndpointId::parse(id).unwrap()).collect();
-        let names: Vec<SourceName> = ids.iter().map(|id| SourceName::parse(&format!("{id}-v0")).unwrap()).collect();
-        let enabled = |id: &EndpointId| !disabled.contains(&id.as_str());
-        let candidate = |n: usize| Candidate { source: n, name: &names[n], owner: &ids[n], enabled: enabled(&ids[n]) };
-        let candidates: Vec<Candidate<'_>> = (0..4).map(candidate).collect();
-        let speakers: Vec<EndpointId> = speakers.iter().map(|id| EndpointId::parse(id).unwrap()).collect();
-        let mut constraints = Constraints::default();
-        constraints.apply(change);
-        let allocated = allocate(&constraints, Estimate, &speakers, &candidates);
-        let named = allocated.into_iter().filter(|(_, height)| *height != 0);
-        named.map(|(source, height)| (ids[source].to_string(), height)).collect()
-    }
-
-    fn name(id: &str) -> SourceName {
-        SourceName::parse(&format!("{id}-v0")).unwrap()
-    }
-
-    fn named(list: &[(&str, i32)]) -> Vec<(String, i32)> {
-        list.iter().map(|(id, height)| ((*id).to_owned(), *height)).collect()
-    }
-
-    #[test]
-    fn places_go_to_the_stage_then_selected_then_speakers() {
-        let change = |last_n| Change {
-            last_n: Some(last_n),
-            on_stage: Some(vec![name("c")]),
-            selected: Some(vec![name("d")]),
-            max_heights: Some([(name("c"), 720)].into()),
-            ..Change::default()
-        };
-        assert_eq!(heights(change(1), &["b"], &[]), named(&[("c", 720)]));
-        assert_eq!(heights(change(2), &["b"], &[]), named(&[("c", 720), ("d", 180)]));
-        assert_eq!(heights(change(3), &["b"], &[]), named(&[("b", 180), ("c", 720), ("d", 180)]));
-        assert_eq!(heights(change(-1), &[], &[]).len(), 4);
-        assert_eq!(heights(change(0), &[], &[]), named(&[]));
-    }
-
-    #[test]
-    fn disabled_and_unwanted_sources_take_no_place() {
-        let change = Change { last_n: Some(1), max_heights: Some([(name("a"), 0)].into()), ..Change::default() };
-        assert_eq!(heights(change, &["a", "b", "c"], &["b"]), named(&[("c", 180)]));
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use tertulia_model::{
 };
 use tertulia_rtp::rtcp::Writer;
 
-use crate::allocation::{Candidate, allocate};
+use crate::allocation::{Allocation, Candidate, History, Request, allocate};
 use crate::channel::{self, Message};
 use crate::egress::{Egress, EndpointKey, Output};
 use crate::endpoint::Endpoint;
@@ -241,7 +241,8 @@ impl Conference {
                     self.pass_on(key, None, &text, out);
                 }
             }
-            Message::Unknown => {}
+            // Everybody hears everybody until subscriptions choose.
+            Message::AudioSubscription(_) | Message::Unknown => {}
         }
     }
 
@@ -369,7 +370,7 @@ impl Conference {
         let due: Vec<EndpointKey> =
             self.endpoints.iter().filter(|(_, e)| e.needs_allocation && e.connected).map(|(key, _)| *key).collect();
         for key in &due {
-            self.allocate_for(*key, out);
+            self.allocate_for(now, *key, out);
         }
         if !due.is_empty() {
             // New aims need key frames: the next tick asks for them.
@@ -378,7 +379,7 @@ impl Conference {
         self.limit_senders(out);
     }
 
-    fn allocate_for(&mut self, receiver: EndpointKey, out: &mut Vec<Output>) {
+    fn allocate_for(&mut self, now: Instant, receiver: EndpointKey, out: &mut Vec<Output>) {
         let Some(endpoint) = self.endpoints.get(&receiver) else { return };
         let video = |source: &&Source| {
             source.kind == MediaKind::Video && source.owner != receiver && endpoint.capabilities.video
@@ -386,18 +387,31 @@ impl Conference {
         let sources = self.sources.iter().enumerate().filter_map(|(index, source)| Some((index, source.as_ref()?)));
         let candidates: Vec<Candidate<'_>> = sources
             .filter(|(_, source)| video(source))
-            .filter_map(|(index, source)| {
-                let owner = &self.endpoints.get(&source.owner)?.id;
-                Some(Candidate { source: index, name: &source.name, owner, enabled: source.is_enabled() })
+            .map(|(index, source)| Candidate {
+                source: index,
+                name: &source.name,
+                speech_rank: self.speakers.rank(source.owner),
+                enabled: source.is_enabled(),
+                video_type: source.video_type,
+                layers: &[],
             })
             .collect();
-        let heights = allocate(&endpoint.constraints, Estimate, self.speakers.recent(), &candidates);
-        let forwarded: Vec<(SourceName, EndpointId)> = candidates
-            .iter()
-            .zip(&heights)
-            .filter(|(_, (_, height))| *height != 0)
-            .map(|(candidate, _)| (candidate.name.clone(), candidate.owner.clone()))
-            .collect();
+        let request = Request {
+            constraints: &endpoint.constraints,
+            available_bps: Estimate.available_bps(),
+            last_n_max: None,
+            candidates: &candidates,
+        };
+        // Without layers to choose from there is nothing to remember: encodings are chosen by height.
+        let mut allocation = Allocation::default();
+        allocate(now, &request, &mut History::default(), &mut allocation);
+        let heights: Vec<(usize, i32)> = allocation.decisions.iter().map(|d| (d.source, d.max_height)).collect();
+        let owner_of = |index: usize| {
+            let source = self.sources[index].as_ref()?;
+            Some((source.name.clone(), self.endpoints.get(&source.owner)?.id.clone()))
+        };
+        let wanted = heights.iter().filter(|(_, height)| *height != 0);
+        let forwarded: Vec<(SourceName, EndpointId)> = wanted.filter_map(|(index, _)| owner_of(*index)).collect();
         for (index, height) in heights {
             let Some(source) = &mut self.sources[index] else { continue };
             let target = source.select(height);

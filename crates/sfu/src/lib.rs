@@ -15,6 +15,7 @@ mod encoding;
 mod endpoint;
 mod estimate;
 mod keyframe;
+mod loudest;
 mod nack;
 mod source;
 mod speech;

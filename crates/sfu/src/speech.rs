@@ -13,13 +13,18 @@ use crate::egress::EndpointKey;
 
 /// Time between decisions.
 const DECISION_INTERVAL: Duration = Duration::from_millis(300);
-/// A speaker without levels for longer counts as silent from then on.
+/// A speaker without levels gets one of silence each time this has passed.
 const LEVEL_IDLE: Duration = Duration::from_millis(40);
-/// The list of recent speakers that clients get.
-const RECENT_MAX: usize = 10;
+/// Decisions rest when nobody was heard for so long.
+const REST_AFTER: Duration = Duration::from_secs(15);
+/// Somebody silent for so long is forgotten until the next sound.
+const FORGET_AFTER: Duration = Duration::from_secs(3_600);
+/// The list of speakers that clients get: the dominant one and ten before.
+const RECENT_MAX: usize = 11;
 
-/// Sub-bands of the level range in an immediate unit.
+/// Sub-bands of the level range in an immediate unit, and how wide one is: 139 levels in 13 bands, rounded down.
 const SUBBANDS: u32 = 13;
+const SUBBAND: u8 = 10;
 /// Immediates per medium block, mediums per long block.
 const MEDIUM_LEN: usize = 5;
 const LONG_LEN: usize = 10;
@@ -33,9 +38,12 @@ const LAMBDA: [f64; 3] = [0.78, 24.0, 47.0];
 const ADVANTAGE: [f64; 3] = [3.0, 2.0, 0.0];
 /// Smallest score: scores are divided.
 const SCORE_MIN: f64 = 1e-10;
-/// Samples over which the lowest level, the noise floor, is taken: 15 s at 20 ms.
+/// Samples after which the noise floor may rise: 15 s at 20 ms.
 const FLOOR_SAMPLES: u32 = 750;
-const LEVEL_MAX: u32 = 127;
+/// No room is as loud as a voice: a steady sound above this counts as one. Jitsi's bridge has no such limit and never hears who is on a
+/// steady level, which people never are, but tones and machines.
+const FLOOR_MAX: u8 = 85;
+const LEVEL_MAX: u8 = 127;
 
 /// Levels of everybody and the decision.
 #[derive(Debug, Default)]
@@ -43,15 +51,17 @@ pub(crate) struct Speakers {
     by_key: BTreeMap<EndpointKey, Speaker>,
     dominant: Option<EndpointKey>,
     /// Most recent first, the dominant one included.
-    recent: Vec<EndpointId>,
+    recent: ArrayVec<EndpointId, RECENT_MAX>,
+    /// How often somebody became dominant.
+    turns: u32,
     next_decision: Option<Instant>,
 }
 
 impl Speakers {
-    /// Takes one level, 0 (silence) to 127 (loudest).
-    pub(crate) fn level(&mut self, now: Instant, key: EndpointKey, id: &EndpointId, level: u8) {
-        self.by_key.entry(key).or_insert_with(|| Speaker::new(id.clone(), now)).level(now, level);
+    /// Takes one level, 0 (silence) to 127 (loudest). Returns it, or 0 when it is only the noise of the speaker's room.
+    pub(crate) fn level(&mut self, now: Instant, key: EndpointKey, id: &EndpointId, level: u8) -> u8 {
         self.next_decision.get_or_insert(now + DECISION_INTERVAL);
+        self.by_key.entry(key).or_insert_with(|| Speaker::new(id.clone(), now)).level(now, level)
     }
 
     /// Forgets somebody.
@@ -69,18 +79,24 @@ impl Speakers {
         if self.next_decision.is_none_or(|at| now < at) {
             return None;
         }
-        let heard =
-            self.by_key.values().any(|speaker| now.saturating_duration_since(speaker.last) < Duration::from_secs(5));
+        let Self { by_key, dominant, .. } = self;
+        by_key.retain(|key, speaker| Some(*key) == *dominant || speaker.silent_for(now) < FORGET_AFTER);
+        let heard = by_key.values().any(|speaker| speaker.silent_for(now) < REST_AFTER);
         self.next_decision = heard.then(|| now + DECISION_INTERVAL);
         for speaker in self.by_key.values_mut() {
             speaker.evaluate(now);
         }
         let challenger = self.challenger()?;
         self.dominant = Some(challenger);
-        let id = self.by_key.get(&challenger)?.id.clone();
+        self.turns = self.turns.saturating_add(1);
+        let speaker = self.by_key.get_mut(&challenger)?;
+        speaker.turn = self.turns;
+        let id = speaker.id.clone();
         self.recent.retain(|known| *known != id);
+        if self.recent.is_full() {
+            self.recent.pop();
+        }
         self.recent.insert(0, id.clone());
-        self.recent.truncate(RECENT_MAX + 1);
         Some(id)
     }
 
@@ -99,15 +115,20 @@ impl Speakers {
         self.dominant.and_then(|key| self.by_key.get(&key)).map(|speaker| &speaker.id)
     }
 
-    /// Who beats the current speaker; with none, the one who is active longest.
+    /// How long ago somebody became dominant, counted in changes of the dominant speaker since: 0 is the latest, `u32::MAX` never. Unlike
+    /// [`Speakers::recent`] it goes back to the beginning.
+    pub(crate) fn rank(&self, key: EndpointKey) -> u32 {
+        let turn = self.by_key.get(&key).map_or(0, |speaker| speaker.turn);
+        if turn == 0 { u32::MAX } else { self.turns - turn }
+    }
+
+    /// Who beats the current speaker; with none, who beats silence.
     fn challenger(&self) -> Option<EndpointKey> {
-        let Some(dominant) = self.dominant.and_then(|key| self.by_key.get(&key)) else {
-            let active = self.by_key.iter().filter(|(_, speaker)| speaker.scores[1] > SCORE_MIN);
-            return active.max_by(|a, b| a.1.scores[1].total_cmp(&b.1.scores[1])).map(|(key, _)| *key);
-        };
+        let dominant = self.dominant.and_then(|key| self.by_key.get(&key));
+        let scores = dominant.map_or([SCORE_MIN; 3], |speaker| speaker.scores);
         let mut best: Option<(EndpointKey, f64)> = None;
         for (key, speaker) in self.by_key.iter().filter(|(key, _)| Some(**key) != self.dominant) {
-            let advantage = |scale: usize| (speaker.scores[scale] / dominant.scores[scale]).ln();
+            let advantage = |scale: usize| (speaker.scores[scale] / scores[scale]).ln();
             let beats = (0..3).all(|scale| advantage(scale) > ADVANTAGE[scale]);
             if beats && best.is_none_or(|(_, medium)| advantage(1) > medium) {
                 best = Some((*key, advantage(1)));
@@ -122,33 +143,41 @@ struct Speaker {
     id: EndpointId,
     /// Newest first.
     levels: [u8; IMMEDIATES],
+    /// When it was last heard.
     last: Instant,
+    /// Until when `levels` are filled.
+    filled: Instant,
     floor: Floor,
     /// Immediate, medium, long.
     scores: [f64; 3],
+    /// The number of its last turn as dominant speaker; 0 before the first.
+    turn: u32,
 }
 
 impl Speaker {
     fn new(id: EndpointId, now: Instant) -> Self {
-        Self { id, levels: [0; IMMEDIATES], last: now, floor: Floor::default(), scores: [SCORE_MIN; 3] }
+        let (levels, scores) = ([0; IMMEDIATES], [SCORE_MIN; 3]);
+        Self { id, levels, last: now, filled: now, floor: Floor::default(), scores, turn: 0 }
     }
 
-    fn level(&mut self, now: Instant, level: u8) {
-        self.last = now;
-        let level = u32::from(level).min(LEVEL_MAX);
+    fn silent_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last)
+    }
+
+    fn level(&mut self, now: Instant, level: u8) -> u8 {
+        let level = level.min(LEVEL_MAX);
+        (self.last, self.filled) = (now, now);
+        self.levels.copy_within(..IMMEDIATES - 1, 1);
+        self.levels[0] = level;
         self.floor.sample(level);
-        self.levels.rotate_right(1);
-        self.levels[0] = u8::try_from(level).unwrap_or(0);
+        self.floor.above(level)
     }
 
     fn evaluate(&mut self, now: Instant) {
-        let idle = now.saturating_duration_since(self.last);
-        if idle > LEVEL_IDLE {
-            // Clients that are silent may stop sending: silence goes on in their place, one level per 20 ms.
-            let missed = usize::try_from(idle.as_millis() / 20).unwrap_or(IMMEDIATES).min(IMMEDIATES);
-            self.levels.rotate_right(missed % IMMEDIATES);
-            self.levels[..missed].fill(0);
-            self.last = now;
+        self.fill_silence(now);
+        if self.levels.iter().all(|level| *level == 0) {
+            self.scores = [SCORE_MIN; 3]; // most of a large conference
+            return;
         }
         let immediates = self.immediates();
         let mediums = blocks(&immediates, MEDIUM_LEN, MEDIUM_THRESHOLD);
@@ -161,12 +190,20 @@ impl Speaker {
         ];
     }
 
-    /// Each level as a number of sub-bands above the noise floor.
+    /// Clients that are silent may stop sending: silence goes on in their place.
+    fn fill_silence(&mut self, now: Instant) {
+        let missed = now.saturating_duration_since(self.filled).as_millis() / LEVEL_IDLE.as_millis();
+        let missed = usize::try_from(missed).unwrap_or(IMMEDIATES).min(IMMEDIATES);
+        if missed > 0 {
+            self.levels.copy_within(..IMMEDIATES - missed, missed);
+            self.levels[..missed].fill(0);
+            self.filled = now;
+        }
+    }
+
+    /// Each level as a number of sub-bands, 0 for the noise of the room.
     fn immediates(&self) -> ArrayVec<u32, IMMEDIATES> {
-        let unit = (LEVEL_MAX + SUBBANDS - 1).div_ceil(SUBBANDS);
-        let floor = self.floor.level() + unit;
-        let bands = |level: &u8| if u32::from(*level) < floor { 0 } else { u32::from(*level) / unit };
-        self.levels.iter().map(bands).collect()
+        self.levels.iter().map(|level| u32::from(self.floor.above(*level) / SUBBAND)).collect()
     }
 }
 
@@ -183,34 +220,39 @@ fn score(k: u32, n: u32, lambda: f64) -> f64 {
     score.max(SCORE_MIN)
 }
 
-/// The lowest level of the last two windows: the noise of a room.
-#[derive(Debug)]
+/// The noise of a room: the lowest level heard, which rises slowly when nothing so low comes any more.
+///
+/// Levels of 0 do not count: they are silence that the client inserted.
+#[derive(Debug, Default)]
 struct Floor {
-    current: u32,
-    previous: u32,
+    /// 0 before the first level.
+    lowest: u8,
+    /// The lowest since `lowest` was set, and how many levels that was.
+    since: u8,
     samples: u32,
 }
 
-impl Default for Floor {
-    fn default() -> Self {
-        Self { current: LEVEL_MAX, previous: 0, samples: 0 }
-    }
-}
-
 impl Floor {
-    fn sample(&mut self, level: u32) {
-        // A level of 0 is silence inserted by the client, not the room's noise.
-        if level > 0 {
-            self.current = self.current.min(level);
+    fn sample(&mut self, level: u8) {
+        if level == 0 {
+            return;
         }
+        if self.lowest == 0 || level < self.lowest {
+            *self = Self { lowest: level, since: 0, samples: 0 };
+            return;
+        }
+        self.since = if self.since == 0 { level } else { self.since.min(level) };
         self.samples += 1;
         if self.samples >= FLOOR_SAMPLES {
-            *self = Self { current: LEVEL_MAX, previous: self.current, samples: 0 };
+            // The geometric mean rises more slowly than the arithmetic one.
+            let mean = (u32::from(self.lowest) * u32::from(self.since)).isqrt();
+            *self = Self { lowest: u8::try_from(mean).unwrap_or(LEVEL_MAX), since: 0, samples: 0 };
         }
     }
 
-    fn level(&self) -> u32 {
-        self.previous.min(self.current)
+    /// The level, or 0 when it is less than a sub-band above the floor.
+    fn above(&self, level: u8) -> u8 {
+        if level < self.lowest.min(FLOOR_MAX) + SUBBAND { 0 } else { level }
     }
 }
 
@@ -255,12 +297,102 @@ mod tests {
     }
 
     #[test]
+    fn a_constant_hum_is_the_noise_of_a_room_and_not_a_speaker() {
+        let mut room = Room::new();
+        assert_eq!(room.run(5_000, &[("a", 84), ("b", 10)]), [""; 0]);
+        assert_eq!(room.run(2_000, &[("a", 84), ("b", 82)]), ["b"]);
+        let id = EndpointId::parse("a").unwrap();
+        assert_eq!(room.speakers.level(room.now, EndpointKey(0), &id, 93), 0);
+        assert_eq!(room.speakers.level(room.now, EndpointKey(0), &id, 94), 94);
+        assert_eq!(room.run(2_000, &[("a", 100), ("b", 10)]), ["a"]);
+    }
+
+    #[test]
+    fn the_floor_rises_slowly_when_the_room_gets_louder() {
+        let mut floor = Floor::default();
+        (0..800).for_each(|_| floor.sample(20));
+        (0..100).for_each(|_| floor.sample(0));
+        assert_eq!(floor.lowest, 20);
+        (0..700).for_each(|_| floor.sample(80));
+        assert_eq!((floor.lowest, floor.above(29), floor.above(30)), (20, 0, 30));
+        (0..1_500).for_each(|_| floor.sample(80));
+        assert!((40..=60).contains(&floor.lowest), "{}", floor.lowest);
+        floor.sample(5);
+        assert_eq!(floor.lowest, 5);
+    }
+
+    #[test]
+    fn one_loud_packet_does_not_make_a_first_speaker() {
+        let mut room = Room::new();
+        room.run(280, &[("a", 10), ("b", 10)]);
+        assert_eq!(room.run(20, &[("a", 120), ("b", 10)]), [""; 0]);
+        assert_eq!(room.run(600, &[("a", 120), ("b", 10)]), ["a"]);
+    }
+
+    #[test]
+    fn decisions_come_every_300_ms_and_the_loudest_of_several_challengers_wins() {
+        let mut room = Room::new();
+        room.run(3_000, &[("a", 10), ("b", 10), ("c", 10)]);
+        assert_eq!(room.run(900, &[("a", 100), ("b", 10), ("c", 10)]), ["a"]);
+        let before = room.speakers.next_decision().unwrap();
+        while room.speakers.next_decision() == Some(before) {
+            room.run(20, &[("a", 100), ("b", 10), ("c", 10)]);
+        }
+        assert_eq!(room.speakers.next_decision(), Some(before + DECISION_INTERVAL));
+        // `b` is loud for part of each 100 ms only: fewer active blocks on the medium scale.
+        let mut changes = Vec::new();
+        for _ in 0..30 {
+            changes.extend(room.run(40, &[("a", 10), ("b", 10), ("c", 110)]));
+            changes.extend(room.run(60, &[("a", 10), ("b", 110), ("c", 110)]));
+        }
+        assert_eq!(changes, ["c"]);
+    }
+
+    #[test]
+    fn ranks_go_back_further_than_the_list_of_recent_speakers() {
+        let mut room = Room::new();
+        let ids: Vec<String> = (0..14).map(|n| format!("p{n:02}")).collect();
+        let levels = |loud: usize| -> Vec<(&str, u8)> {
+            ids.iter().enumerate().map(|(n, id)| (id.as_str(), if n == loud { 110 } else { 10 })).collect()
+        };
+        room.run(1_000, &levels(99));
+        for (speaker, id) in ids.iter().enumerate().take(13) {
+            assert_eq!(room.run(2_000, &levels(speaker)), [id.as_str()]);
+        }
+        assert_eq!(room.speakers.recent().len(), RECENT_MAX);
+        assert_eq!(room.speakers.recent()[0].as_str(), "p12");
+        let ranks: Vec<u32> = (0..14).map(|n| room.speakers.rank(EndpointKey(n))).collect();
+        assert_eq!((ranks[12], ranks[0], ranks[13]), (0, 12, u32::MAX));
+    }
+
+    #[test]
+    fn somebody_who_stops_sending_loses_to_the_next() {
+        let mut room = Room::new();
+        room.run(1_000, &[("a", 10), ("b", 10)]);
+        assert_eq!(room.run(2_000, &[("a", 110), ("b", 10)]), ["a"]);
+        // `a` sends nothing at all from here on: 0 and 1 are the keys of the two.
+        let b = EndpointId::parse("b").unwrap();
+        let mut changes = Vec::new();
+        for _ in 0..100 {
+            room.now += Duration::from_millis(20);
+            room.speakers.level(room.now, EndpointKey(1), &b, 100);
+            changes.extend(room.speakers.decide(room.now));
+        }
+        assert_eq!(changes, [b]);
+    }
+
+    #[test]
     fn the_room_rests_when_nobody_sends() {
         let mut room = Room::new();
         room.run(1_000, &[("a", 100)]);
-        room.now += Duration::from_secs(6);
-        room.speakers.decide(room.now);
-        assert_eq!(room.speakers.next_decision(), None);
+        let mut decisions = 0;
+        while let Some(at) = room.speakers.next_decision() {
+            room.now = at;
+            room.speakers.decide(at);
+            decisions += 1;
+            assert!(decisions < 60, "it must come to rest");
+        }
+        assert!(decisions >= 49, "not before 15 s: {decisions}");
         room.speakers.remove(EndpointKey(0));
         assert_eq!(room.speakers.dominant(), None);
     }
