@@ -5,8 +5,6 @@
 //! before cameras within each. What is on stage is raised to its preferred layer, then everything gets its lowest layer, then everything
 //! is raised in turn, a layer at a time, while the bandwidth lasts; what is not on stage gets larger only when nothing smaller can.
 
-#![allow(dead_code, reason = "layers are handed in once sources measure them; until then only heights are read")]
-
 mod history;
 mod menu;
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tertulia_rtp::codec::FrameInfo;
 use tertulia_rtp::sequence::SeqNo;
 
 /// How long a packet is worth keeping: several round trips of a bad network.
@@ -11,14 +12,15 @@ const SLOTS_MIN: usize = 32;
 /// Slots of a full cache: about a second of 5 Mbit/s.
 const SLOTS_MAX: usize = 512;
 
-/// One packet as it is sent again.
+/// One packet as it is sent, for the first time or again.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cached {
-    /// Normalised sequence number, which names the slot; 0 is empty.
+    /// Normalised sequence number, which names the slot.
     pub(crate) number: SeqNo,
     pub(crate) marker: bool,
     pub(crate) payload_type: u8,
     pub(crate) timestamp: u32,
+    pub(crate) info: FrameInfo,
     pub(crate) payload: Vec<u8>,
     /// Dependency descriptor; empty when there is none.
     pub(crate) descriptor: Vec<u8>,
@@ -47,6 +49,7 @@ impl Cache {
         slot.marker = packet.marker;
         slot.payload_type = packet.payload_type;
         slot.timestamp = packet.timestamp;
+        slot.info = packet.info;
         slot.at = Some(now);
         slot.payload.clear();
         slot.payload.extend_from_slice(packet.payload);
@@ -84,6 +87,7 @@ pub(crate) struct Packet<'a> {
     pub(crate) marker: bool,
     pub(crate) payload_type: u8,
     pub(crate) timestamp: u32,
+    pub(crate) info: FrameInfo,
     pub(crate) payload: &'a [u8],
     pub(crate) descriptor: &'a [u8],
 }
@@ -93,7 +97,15 @@ mod tests {
     use super::*;
 
     fn packet(number: SeqNo) -> Packet<'static> {
-        Packet { number, marker: false, payload_type: 100, timestamp: 0, payload: b"x", descriptor: b"" }
+        Packet {
+            number,
+            marker: false,
+            payload_type: 100,
+            timestamp: 0,
+            info: FrameInfo::default(),
+            payload: b"x",
+            descriptor: b"",
+        }
     }
 
     #[test]

@@ -2,8 +2,6 @@
 //!
 //! What is passed on is written anew from what was read, so that no client can smuggle a second `from` past the bridge.
 
-#![allow(dead_code, reason = "slots are announced once SSRCs are rewritten, the rest once there is an estimate")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

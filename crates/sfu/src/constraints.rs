@@ -1,7 +1,5 @@
 //! What one receiver asks for, pictures and sound, kept between its messages.
 
-#![allow(dead_code, reason = "the walk over layers and audio subscriptions read what clients say")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use tertulia_model::SourceName;

@@ -8,11 +8,13 @@ use tertulia_rtp::rtcp::{ReportBlock, SenderInfo};
 use tertulia_rtp::sequence::{SeqNo, SequenceExtender};
 
 use crate::cache::Cache;
-use crate::keyframe::KeyframeWish;
 use crate::nack::Missing;
+use crate::rates::Rates;
 
 /// A stream that has been silent for longer is switched off at its sender.
 const ACTIVE_FOR: Duration = Duration::from_millis(1_500);
+/// A longer round trip is a mistake of somebody's clock.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(7);
 /// Numbers before the highest for which repeats are noticed.
 const WINDOW: u64 = 512;
 /// Remembered places where packets were left out on purpose.
@@ -36,10 +38,10 @@ pub(crate) struct Encoding {
     pub(crate) rtx_ssrc: Option<u32>,
     /// Lines, as read from key frames.
     pub(crate) height: Option<u16>,
-    pub(crate) inspector: Inspector,
     pub(crate) cache: Cache,
     pub(crate) missing: Missing,
-    pub(crate) keyframe: KeyframeWish,
+    pub(crate) inspector: Inspector,
+    pub(crate) rates: Rates,
     extender: SequenceExtender,
     /// One bit for each of the last [`WINDOW`] numbers.
     seen: [u64; (WINDOW / 64) as usize],
@@ -57,10 +59,10 @@ impl Encoding {
             ssrc,
             rtx_ssrc,
             height: None,
-            inspector: Inspector::default(),
             cache: Cache::default(),
             missing: Missing::default(),
-            keyframe: KeyframeWish::default(),
+            inspector: Inspector::default(),
+            rates: Rates::default(),
             extender: SequenceExtender::default(),
             seen: [0; (WINDOW / 64) as usize],
             omissions: ArrayVec::new(),
@@ -133,6 +135,13 @@ impl Encoding {
     /// Notes a sender report, for the next report block.
     pub(crate) fn sender_report(&mut self, now: Instant, info: SenderInfo) {
         self.reception.last_sr = Some((u32::try_from((info.ntp >> 16) & 0xffff_ffff).unwrap_or(0), now));
+    }
+
+    /// The round trip to a receiver that reports on this stream, from a sender report that was passed on to it (RFC 3550 §6.4.1).
+    pub(crate) fn round_trip(&self, now: Instant, block: &ReportBlock) -> Option<Duration> {
+        let (_, at) = self.reception.last_sr.filter(|(middle, _)| *middle == block.last_sr && *middle != 0)?;
+        let held = Duration::from_micros(u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536);
+        now.saturating_duration_since(at).checked_sub(held).filter(|rtt| *rtt < ROUND_TRIP_MAX)
     }
 
     /// What to report to the sender; `None` before the first packet.

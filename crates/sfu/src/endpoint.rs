@@ -1,12 +1,17 @@
-//! One endpoint of a conference: what it can do, what it wants, what is told to it.
+//! One endpoint of a conference: what it can do, what it wants, what is told to it, and its path.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tertulia_model::{Capabilities, EndpointId, SourceName};
+use tertulia_rtp::sequence::SeqNo;
 use tertulia_rtp::transport_cc::Recorder;
 
-use crate::constraints::Constraints;
+use crate::allocation::History;
+use crate::constraints::{AudioSubscription, Constraints, Hearing};
+use crate::egress::EndpointKey;
+use crate::estimate::{Estimator, Pacer};
+use crate::stream::Streams;
 
 /// Silence after which others are told that somebody is gone.
 const SILENT_AFTER: Duration = Duration::from_secs(8);
@@ -14,80 +19,121 @@ const SILENT_AFTER: Duration = Duration::from_secs(8);
 const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
 /// Reception reports to senders.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// `ConnectionStats` to receivers.
+const STATS_INTERVAL: Duration = Duration::from_secs(10);
 /// Channel messages a second that are read; an honest client sends a few.
 const MESSAGES_PER_SECOND: u32 = 50;
-
-/// Removed streams whose numbers are remembered.
-const ENDED_STREAMS_MAX: usize = 64;
+/// Packets that may wait for the pacer: half a second of 8 Mbit/s. What does not fit is lost, and can be asked for again.
+const QUEUE_MAX: usize = 512;
+/// A receiver whose path is limited is looked at again after so long, because layers change their cost.
+const ALLOCATE_EVERY: Duration = Duration::from_secs(1);
+/// Round trip while none is known.
+const USUAL_ROUND_TRIP: Duration = Duration::from_millis(80);
 
 /// State of one endpoint.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
+    pub(crate) key: EndpointKey,
     pub(crate) id: EndpointId,
     pub(crate) capabilities: Capabilities,
     pub(crate) connected: bool,
     pub(crate) channel_open: bool,
     pub(crate) constraints: Constraints,
+    pub(crate) audio: AudioSubscription,
     pub(crate) muted_audio: bool,
     pub(crate) muted_video: bool,
     /// Its wishes or what it could have has changed.
     pub(crate) needs_allocation: bool,
+    /// What keeps decisions from going back and forth.
+    pub(crate) history: History,
+    /// What everything it wants would cost, and what was allocated, in bits per second.
+    pub(crate) ideal_bps: u64,
+    pub(crate) allocated_bps: u64,
     /// The last list it was told.
     pub(crate) forwarded: Option<Vec<SourceName>>,
     pub(crate) recorder: Recorder,
     /// The stream of the last packet that was recorded.
     pub(crate) last_ssrc: u32,
     pub(crate) active: bool,
-    /// Where the numbers of removed streams ended, by SSRC: a stream that comes back goes on there, because SRTP refuses old numbers.
-    ended_streams: VecDeque<(u32, u16)>,
-    transport_cc_sequence: u16,
+    pub(crate) streams: Streams,
+    pub(crate) path: Path,
     last_heard: Instant,
     last_feedback: Option<Instant>,
     last_report: Option<Instant>,
+    last_stats: Option<Instant>,
     message_window: (Instant, u32),
 }
 
+/// The way to a receiver.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) estimator: Box<Estimator>,
+    pub(crate) pacer: Pacer,
+    pub(crate) queue: VecDeque<Queued>,
+    /// Whether it is in the conference's list of those who wait.
+    pub(crate) is_waiting: bool,
+    /// Whether anything limits it: it sends transport-wide feedback, or said so by REMB.
+    measured: bool,
+    /// Sound and repetitions, which are not allocated: bits per second, smoothed, and what came since.
+    aside_bps: u64,
+    aside_bytes: u64,
+    aside_since: Instant,
+    allocated_for: Option<(u64, Instant)>,
+}
+
+/// A packet that waits for the pacer. Its content is in the source's cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queued {
+    pub(crate) source: u32,
+    /// Of the stream, because a source's number may be used again.
+    pub(crate) ssrc: u32,
+    pub(crate) out: SeqNo,
+    pub(crate) bytes: u32,
+    pub(crate) since: Instant,
+}
+
 impl Endpoint {
-    pub(crate) fn new(now: Instant, id: EndpointId, capabilities: Capabilities) -> Self {
+    pub(crate) fn new(now: Instant, key: EndpointKey, id: EndpointId, capabilities: Capabilities) -> Self {
         Self {
+            key,
             id,
-            capabilities,
             connected: false,
             channel_open: false,
             constraints: Constraints::default(),
+            audio: AudioSubscription::default(),
             muted_audio: false,
             muted_video: false,
             needs_allocation: true,
+            history: History::default(),
+            ideal_bps: 0,
+            allocated_bps: 0,
             forwarded: None,
             recorder: Recorder::default(),
             last_ssrc: 0,
             active: true,
-            ended_streams: VecDeque::new(),
-            transport_cc_sequence: 0,
+            streams: Streams::new(capabilities.ssrc_rewriting),
+            path: Path::new(now, capabilities.transport_cc),
+            capabilities,
             last_heard: now,
             last_feedback: None,
             last_report: None,
+            last_stats: None,
             message_window: (now, 0),
         }
-    }
-
-    /// A stream towards it ended at this number.
-    pub(crate) fn stream_ended(&mut self, ssrc: u32, sequence: u16) {
-        self.ended_streams.retain(|(known, _)| *known != ssrc);
-        if self.ended_streams.len() >= ENDED_STREAMS_MAX {
-            self.ended_streams.pop_front();
-        }
-        self.ended_streams.push_back((ssrc, sequence));
-    }
-
-    /// Where a stream towards it ended.
-    pub(crate) fn end_of_stream(&self, ssrc: u32) -> Option<u16> {
-        self.ended_streams.iter().find(|(known, _)| *known == ssrc).map(|(_, sequence)| *sequence)
     }
 
     /// Something authentic came from it.
     pub(crate) fn heard(&mut self, now: Instant) {
         self.last_heard = now;
+    }
+
+    /// Whether it wants to hear a source, and then whether also when that is not among the loudest.
+    pub(crate) fn hears(&self, name: &SourceName) -> Option<bool> {
+        match self.audio.hearing(name) {
+            Hearing::Never => None,
+            Hearing::Ranked => Some(false),
+            Hearing::Always => Some(true),
+        }
     }
 
     /// Whether it became silent or was heard again; counts only once it was connected.
@@ -102,26 +148,17 @@ impl Endpoint {
 
     /// Whether transport-wide feedback is due.
     pub(crate) fn feedback_due(&mut self, now: Instant) -> bool {
-        let due = self.recorder.is_pending() && is_past(self.last_feedback, now, FEEDBACK_INTERVAL);
-        if due {
-            self.last_feedback = Some(now);
-        }
-        due
+        self.recorder.is_pending() && is_due(&mut self.last_feedback, now, FEEDBACK_INTERVAL)
     }
 
     /// Whether a reception report is due.
     pub(crate) fn report_due(&mut self, now: Instant) -> bool {
-        let due = self.connected && is_past(self.last_report, now, REPORT_INTERVAL);
-        if due {
-            self.last_report = Some(now);
-        }
-        due
+        self.connected && is_due(&mut self.last_report, now, REPORT_INTERVAL)
     }
 
-    /// The transport-wide number of the next packet to it.
-    pub(crate) fn next_transport_cc(&mut self) -> u16 {
-        self.transport_cc_sequence = self.transport_cc_sequence.wrapping_add(1);
-        self.transport_cc_sequence
+    /// Whether it is to be told the estimate.
+    pub(crate) fn stats_due(&mut self, now: Instant) -> bool {
+        self.channel_open && self.connected && is_due(&mut self.last_stats, now, STATS_INTERVAL)
     }
 
     /// Counts a channel message; `false` when there are too many.
@@ -135,6 +172,90 @@ impl Endpoint {
     }
 }
 
-fn is_past(last: Option<Instant>, now: Instant, interval: Duration) -> bool {
-    last.is_none_or(|at| now.saturating_duration_since(at) >= interval)
+impl Path {
+    fn new(now: Instant, measured: bool) -> Self {
+        Self {
+            estimator: Box::new(Estimator::new(now)),
+            pacer: Pacer::new(now),
+            queue: VecDeque::new(),
+            is_waiting: false,
+            measured,
+            aside_bps: 0,
+            aside_bytes: 0,
+            aside_since: now,
+            allocated_for: None,
+        }
+    }
+
+    /// Bits per second that may be sent in all; `None` means no limit is known.
+    pub(crate) fn estimate_bps(&self) -> Option<u64> {
+        self.estimator.estimate_bps().filter(|_| self.measured)
+    }
+
+    /// What is left of the estimate for pictures.
+    pub(crate) fn available_bps(&self) -> Option<u64> {
+        self.estimate_bps().map(|bps| bps.saturating_sub(self.aside_bps))
+    }
+
+    /// The receiver tells its limit itself.
+    pub(crate) fn handle_remb(&mut self, bps: u64) {
+        self.estimator.handle_remb(bps);
+        self.measured = true;
+    }
+
+    /// The round trip, or a usual one.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.estimator.rtt().unwrap_or(USUAL_ROUND_TRIP)
+    }
+
+    /// Counts sound or a repetition.
+    pub(crate) fn spend_aside(&mut self, bytes: usize) {
+        self.aside_bytes += bytes as u64;
+    }
+
+    /// Runs the estimator and the pacer; `true` when the allocation should be looked at.
+    pub(crate) fn on_tick(&mut self, now: Instant, ideal_bps: u64, allocated_bps: u64) -> bool {
+        let passed = now.saturating_duration_since(self.aside_since);
+        if passed >= Duration::from_millis(500) {
+            let bps = self.aside_bytes * 8_000 / u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+            self.aside_bps = (self.aside_bps + bps) / 2;
+            (self.aside_bytes, self.aside_since) = (0, now);
+        }
+        let aside = self.aside_bps;
+        if self.measured {
+            self.estimator.on_tick(now, ideal_bps + aside, allocated_bps + aside);
+        }
+        let oldest = self.queue.front().map_or(Duration::ZERO, |queued| now.saturating_duration_since(queued.since));
+        let estimate = self.estimate_bps();
+        self.pacer.update(now, estimate, allocated_bps + aside, oldest);
+        let Some(available) = self.available_bps() else { return false };
+        let Some((before, at)) = self.allocated_for else { return true };
+        // Down at once, up when it is worth it.
+        available * 100 < before * 95
+            || available * 100 > before * 115
+            || now.saturating_duration_since(at) >= ALLOCATE_EVERY
+    }
+
+    /// An allocation was made for what is available now.
+    pub(crate) fn allocated(&mut self, now: Instant) {
+        self.allocated_for = self.available_bps().map(|bps| (bps, now));
+    }
+
+    /// Puts a packet behind those that wait; `false` when there are too many.
+    pub(crate) fn wait(&mut self, queued: Queued) -> bool {
+        let fits = self.queue.len() < QUEUE_MAX;
+        if fits {
+            self.queue.push_back(queued);
+        }
+        fits
+    }
+}
+
+/// Whether an interval has passed; then it begins anew.
+fn is_due(last: &mut Option<Instant>, now: Instant, interval: Duration) -> bool {
+    let due = last.is_none_or(|at| now.saturating_duration_since(at) >= interval);
+    if due {
+        *last = Some(now);
+    }
+    due
 }

@@ -1,7 +1,5 @@
 //! When to ask a sender for a key frame: once for everybody who needs it, and seldom when the need comes from losses.
 
-#![allow(dead_code, reason = "sources change from wishes per encoding to requests per source with their layers")]
-
 use std::time::{Duration, Instant};
 
 /// Shortest gap between two requests to the same source, whichever encoding they are for: two hundred receivers that lose their

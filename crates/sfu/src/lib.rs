@@ -14,12 +14,15 @@ mod egress;
 mod encoding;
 mod endpoint;
 mod estimate;
+mod history;
 mod keyframe;
 mod loudest;
 mod nack;
+mod rates;
 mod source;
 mod speech;
+mod stream;
 mod subscription;
 
-pub use conference::{Conference, Counters};
+pub use conference::{Conference, Counters, Policy};
 pub use egress::{Egress, EndpointKey, Output};

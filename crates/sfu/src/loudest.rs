@@ -3,8 +3,6 @@
 //! A speaker's loudness is the exponentially smoothed level of its packets. Places are limited; who loses one keeps being forwarded for
 //! a while, because people pause between words and a word whose beginning is missing is hard to understand.
 
-#![allow(dead_code, reason = "the packet path asks it once audio is limited to the loudest")]
-
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;

@@ -1,37 +1,57 @@
 //! One source: its encodings as they come in, and its subscriptions as they go out.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tertulia_model::{GroupSemantics, MediaKind, SourceName, SourceSet, VideoType};
+use tertulia_rtp::codec;
+use tertulia_rtp::sequence::SeqNo;
 
+use crate::allocation::Layer;
 use crate::egress::EndpointKey;
 use crate::encoding::Encoding;
-use crate::subscription::Subscription;
+use crate::keyframe::KeyframeRequests;
+use crate::subscription::{ENCODINGS_MAX, Subscription};
 
 /// Lines of the lowest encoding until key frames tell: Jitsi's clients scale 720 lines by 4, 2, 1.
 const LOWEST_HEIGHT: u16 = 180;
 /// Silent packets in a row that are still forwarded: enough for a receiver's decoder to settle.
 const SILENCE_FORWARDED: u32 = 3;
 
+/// Time between two looks at what layers cost.
+const LAYERS_EVERY: Duration = Duration::from_millis(200);
+
 /// A named source.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) owner: EndpointKey,
+    /// Its owner's place in the conference.
+    pub(crate) owner: u32,
+    pub(crate) owner_key: EndpointKey,
     pub(crate) name: SourceName,
     pub(crate) kind: MediaKind,
     pub(crate) video_type: VideoType,
     /// Lowest first.
     pub(crate) encodings: Vec<Encoding>,
+    /// Who gets it at the moment, by receiver.
     pub(crate) subscriptions: Vec<Subscription>,
+    /// What receivers may get, lowest first; pictures only.
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) keyframes: KeyframeRequests,
+    /// Packets of this turn that are still to be sent on: (encoding, number).
+    pub(crate) pending: Vec<(u8, SeqNo)>,
+    /// The limits of all receivers, by place: lines, −1 none, 0 off. Missing is 0.
+    pub(crate) wishes: Vec<i32>,
     /// The limit its owner was told last.
     pub(crate) told_max_height: Option<i32>,
-    active: u8,
+    /// Whether a subscription may be waiting for a key frame.
+    pub(crate) is_awaited: bool,
+    pub(crate) last_packet: Option<Instant>,
+    layers_at: Option<Instant>,
     silent: u32,
 }
 
 impl Source {
     /// The sources of a set, one per name. RTX streams belong to the encodings they repair.
-    pub(crate) fn all_of(owner: EndpointKey, set: &SourceSet) -> Vec<Self> {
+    pub(crate) fn all_of(owner: u32, owner_key: EndpointKey, set: &SourceSet) -> Vec<Self> {
         let is_rtx = |ssrc| {
             set.groups.iter().any(|group| group.semantics == GroupSemantics::Fid && group.ssrcs.get(1) == Some(&ssrc))
         };
@@ -42,13 +62,20 @@ impl Source {
                 Some(known) => known.encodings.push(encoding),
                 None => all.push(Self {
                     owner,
+                    owner_key,
                     name: source.name.clone(),
                     kind: source.kind,
                     video_type: source.video_type,
                     encodings: vec![encoding],
                     subscriptions: Vec::new(),
+                    layers: Vec::new(),
+                    keyframes: KeyframeRequests::default(),
+                    pending: Vec::new(),
+                    wishes: Vec::new(),
                     told_max_height: None,
-                    active: 0,
+                    is_awaited: false,
+                    last_packet: None,
+                    layers_at: None,
                     silent: 0,
                 }),
             }
@@ -80,22 +107,75 @@ impl Source {
         self.kind == MediaKind::Audio || self.video_type != VideoType::None
     }
 
-    /// Refreshes which encodings are being sent; `true` when that changed.
-    pub(crate) fn refresh_active(&mut self, now: Instant) -> bool {
-        let bits = self.encodings.iter().enumerate().filter(|(_, encoding)| encoding.is_active(now));
-        let active = bits.fold(0, |bits, (index, _)| bits | (1 << index));
-        std::mem::replace(&mut self.active, active) != active
+    /// The subscription of a receiver.
+    pub(crate) fn subscription(&mut self, receiver: u32) -> Option<&mut Subscription> {
+        let place = self.subscriptions.binary_search_by_key(&receiver, |s| s.receiver).ok()?;
+        self.subscriptions.get_mut(place)
     }
 
-    /// The highest encoding that fits the limit, of those being sent; the lowest of them when none fits.
-    pub(crate) fn select(&self, max_height: i32) -> Option<usize> {
-        if max_height == 0 {
-            return None;
+    /// Adds one; there must be none of this receiver.
+    pub(crate) fn subscribe(&mut self, subscription: Subscription) {
+        let place = self.subscriptions.partition_point(|s| s.receiver < subscription.receiver);
+        self.subscriptions.insert(place, subscription);
+    }
+
+    /// Removes one.
+    pub(crate) fn unsubscribe(&mut self, receiver: u32) -> Option<Subscription> {
+        let place = self.subscriptions.binary_search_by_key(&receiver, |s| s.receiver).ok()?;
+        Some(self.subscriptions.remove(place))
+    }
+
+    /// Notes a receiver's limit.
+    pub(crate) fn wish(&mut self, receiver: u32, max_height: i32) {
+        let place = usize::try_from(receiver).unwrap_or(usize::MAX);
+        if max_height == 0 && place >= self.wishes.len() {
+            return;
         }
-        let sent = |index: &usize| self.active == 0 || self.active & (1 << index) != 0;
-        let fits = |index: &usize| max_height < 0 || i32::from(self.height(*index)) <= max_height;
-        let all = 0..self.encodings.len();
-        all.clone().rev().find(|index| sent(index) && fits(index)).or_else(|| all.clone().find(sent))
+        if place >= self.wishes.len() {
+            self.wishes.resize(place + 1, 0);
+        }
+        self.wishes[place] = max_height;
+    }
+
+    /// The largest limit of all receivers.
+    pub(crate) fn wanted_height(&self) -> i32 {
+        self.wishes.iter().fold(0, |most, height| if most < 0 || *height < 0 { -1 } else { most.max(*height) })
+    }
+
+    /// Looks again at what layers there are and what they cost; `true` when there are others than before.
+    pub(crate) fn refresh_layers(&mut self, now: Instant) -> bool {
+        if self.layers_at.is_some_and(|at| now.saturating_duration_since(at) < LAYERS_EVERY) {
+            return false;
+        }
+        self.layers_at = Some(now);
+        let before = shape(&self.layers);
+        self.layers.clear();
+        for (index, stream) in self.encodings.iter_mut().enumerate() {
+            let whole = stream.height.unwrap_or(LOWEST_HEIGHT << index.min(6));
+            let Encoding { inspector, rates, .. } = stream;
+            let top = rates.costs(now).map(|cost| cost.layer.spatial()).max().unwrap_or(0);
+            for cost in rates.costs(now) {
+                let declared = inspector.layers().find(|declared| declared.layer == cost.layer);
+                let guessed = whole >> (top - cost.layer.spatial()).min(6);
+                self.layers.push(Layer {
+                    encoding: u8::try_from(index).unwrap_or(u8::MAX),
+                    layer: cost.layer.index(),
+                    height: declared.and_then(|declared| declared.height).unwrap_or(guessed),
+                    fps: f32::from(cost.frames_per_second),
+                    bps: cost.bps,
+                });
+            }
+        }
+        if self.layers.is_empty() {
+            self.layers.extend(self.encodings.iter().enumerate().map(|(index, stream)| Layer {
+                encoding: u8::try_from(index).unwrap_or(u8::MAX),
+                layer: codec::Layer::HIGHEST.index(),
+                height: stream.height.unwrap_or(LOWEST_HEIGHT << index.min(6)),
+                fps: 30.0,
+                bps: 0,
+            }));
+        }
+        shape(&self.layers) != before
     }
 
     /// Counts silent packets in a row; `true` when this one is not worth forwarding.
@@ -104,25 +184,28 @@ impl Source {
         self.silent > SILENCE_FORWARDED
     }
 
-    fn height(&self, index: usize) -> u16 {
-        self.encodings[index].height.unwrap_or(LOWEST_HEIGHT << index.min(6))
-    }
-
-    /// SIM groups list encodings lowest first, whatever the order of sources. At most 8 count: nobody sends more.
+    /// SIM groups list encodings lowest first, whatever the order of sources. Nobody sends more than [`ENCODINGS_MAX`].
     fn order_by(&mut self, set: &SourceSet) {
         let sims = set.groups.iter().filter(|group| group.semantics == GroupSemantics::Sim);
         let mut place = sims.flat_map(|group| &group.ssrcs).map(|ssrc| ssrc.0);
         if let Some(order) = Some(place.by_ref().collect::<Vec<u32>>()).filter(|order| !order.is_empty()) {
             self.encodings.sort_by_key(|e| order.iter().position(|ssrc| *ssrc == e.ssrc).unwrap_or(usize::MAX));
         }
-        self.encodings.truncate(8);
+        self.encodings.truncate(ENCODINGS_MAX);
     }
+}
+
+/// Which layers there are, whatever they cost.
+fn shape(layers: &[Layer]) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = rustc_hash::FxHasher::default();
+    layers.iter().for_each(|layer| (layer.encoding, layer.layer, layer.height).hash(&mut hasher));
+    hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use tertulia_model::{Source as Signalled, SourceGroup, Ssrc};
 
     pub(crate) fn camera() -> Source {
@@ -147,7 +230,7 @@ mod tests {
                 group(GroupSemantics::Fid, &[3, 13]),
             ],
         };
-        Source::all_of(EndpointKey(0), &set).pop().unwrap()
+        Source::all_of(0, EndpointKey(0), &set).pop().unwrap()
     }
 
     #[test]
@@ -159,20 +242,29 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_encoding_that_fits_is_chosen_among_those_being_sent() {
+    fn layers_are_what_comes_and_guesses_before_anything_does() {
         let now = Instant::now();
         let mut camera = camera();
-        for (limit, choice) in
-            [(0, None), (100, Some(0)), (180, Some(0)), (360, Some(1)), (719, Some(1)), (-1, Some(2))]
-        {
-            assert_eq!(camera.select(limit), choice, "{limit}");
-        }
-        camera.encodings[1].arrive(now, 1, 0, 90_000, false);
-        assert!(camera.refresh_active(now));
-        assert_eq!((camera.select(-1), camera.select(180)), (Some(1), Some(1)));
+        assert!(camera.refresh_layers(now));
+        assert_eq!(camera.layers.iter().map(|layer| layer.height).collect::<Vec<_>>(), [180, 360, 720]);
+        let later = now + LAYERS_EVERY;
         camera.encodings[1].height = Some(240);
-        assert_eq!(camera.select(240), Some(1));
-        assert!(camera.refresh_active(now + Duration::from_secs(2)));
-        assert_eq!(camera.select(-1), Some(2), "nothing is sent: what would be best");
+        camera.encodings[1].rates.count(later, &codec::FrameInfo::default(), 1_000);
+        assert!(camera.refresh_layers(later));
+        assert_eq!(camera.layers.iter().map(|layer| (layer.encoding, layer.height)).collect::<Vec<_>>(), [(1, 240)]);
+        assert!(!camera.refresh_layers(later + LAYERS_EVERY), "they cost less, but they are the same");
+    }
+
+    #[test]
+    fn a_sender_is_asked_for_what_the_most_demanding_receiver_wants() {
+        let mut camera = camera();
+        assert_eq!(camera.wanted_height(), 0);
+        camera.wish(4, 180);
+        camera.wish(1, 360);
+        assert_eq!(camera.wanted_height(), 360);
+        camera.wish(9, -1);
+        assert_eq!(camera.wanted_height(), -1);
+        camera.wish(9, 0);
+        assert_eq!(camera.wanted_height(), 360);
     }
 }

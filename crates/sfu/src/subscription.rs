@@ -1,180 +1,295 @@
-//! One source on its way to one receiver: which encoding, and how its numbers continue over switches.
+//! One source on its way to one receiver: which layer, and how its numbers continue over switches and layers left out.
+//!
+//! Outgoing numbers have no gaps except where a packet may still come: a packet that is left out takes no number, one that is missing keeps
+//! its place, and one that comes late and is not wanted is replaced by padding. What a frame's fate is, is decided once, when it begins.
 
+use std::cmp::Ordering;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
+use tertulia_rtp::codec::{FrameInfo, Layer, Shifts};
 use tertulia_rtp::sequence::{SeqNo, low16};
 
-use crate::egress::EndpointKey;
+use crate::history::{Entry, Fate, History};
+use crate::stream::{Last, Stream};
 
 /// Remembered segments: retransmissions are asked for within a second or two of a switch.
 const SEGMENTS_MAX: usize = 4;
-/// Recently repeated packets, to answer each request once a round trip.
-const RESENT_MAX: usize = 32;
-/// A repeat is not repeated sooner, whatever is asked.
-const RESEND_GAP_MS: u128 = 30;
+/// Remembered pictures: a late packet belongs to one of the last few.
+const PICTURES_MAX: usize = 8;
+/// Missing packets for which places are kept; a larger gap is not repaired, and the picture waits for a key frame.
+const GAP_MAX: u64 = 100;
+/// Encodings of a source.
+pub(crate) const ENCODINGS_MAX: usize = 8;
 /// How many key frames a receiver may ask of one source in [`PLI_WINDOW_MS`].
 const PLIS_MAX: usize = 3;
 const PLI_WINDOW_MS: u128 = 10_000;
 
-/// A run of packets of one encoding under constant shifts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Segment {
-    pub(crate) encoding: usize,
-    from_in: SeqNo,
-    from_out: SeqNo,
-    pub(crate) timestamp_by: u32,
-    pub(crate) picture_id_by: u16,
-    pub(crate) tl0_by: u8,
+/// What should be forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Aim {
+    pub(crate) encoding: u8,
+    pub(crate) layer: Layer,
 }
 
-/// What varies per packet of the stream; VP8 fields are 0 for other codecs.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Numbers {
-    pub(crate) timestamp: u32,
-    pub(crate) picture_id: Option<u16>,
-    pub(crate) tl0: Option<u8>,
-}
-
-/// A packet as a subscription sees it.
+/// A video packet as a subscription sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Incoming {
-    pub(crate) encoding: usize,
+    pub(crate) encoding: u8,
     /// Among the packets of its encoding.
     pub(crate) number: SeqNo,
-    pub(crate) numbers: Numbers,
-    /// Whether a receiver can start with it: any sound, and the first packet of a key frame.
-    pub(crate) may_start: bool,
-    pub(crate) clock_rate: u32,
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    /// Whether picture ids must follow each other without gaps: VP8, whose receivers conclude references from them.
+    pub(crate) counts_pictures: bool,
+    pub(crate) info: FrameInfo,
 }
 
-/// A packet's place in the outgoing stream.
+/// What to do with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing.
+    Skip,
+    /// Send it under this number.
+    Send(SeqNo),
+    /// It is not wanted, but a place was kept for it: send padding there.
+    Fill(SeqNo),
+}
+
+/// How a packet is changed on its way out.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Projected {
+pub(crate) struct Shape {
     pub(crate) sequence: u16,
-    pub(crate) segment: Segment,
+    pub(crate) marker: bool,
+    pub(crate) timestamp_by: u32,
+    pub(crate) shifts: Shifts,
 }
 
 /// The outgoing side of one (source, receiver).
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub(crate) receiver: EndpointKey,
-    /// The receiver's limit in lines: −1 none, 0 off.
-    pub(crate) max_height: i32,
-    /// The encoding that should be forwarded.
-    pub(crate) target: Option<usize>,
+    /// The receiver's place in the conference.
+    pub(crate) receiver: u32,
+    pub(crate) stream: Stream,
+    pub(crate) course: Course,
+}
+
+/// How numbers run.
+#[derive(Debug)]
+pub(crate) enum Course {
+    Audio(AudioCourse),
+    Video(Box<VideoCourse>),
+}
+
+/// Sound: every packet goes out, and every one can be the first.
+#[derive(Debug)]
+pub(crate) struct AudioCourse {
+    /// (incoming number, outgoing number, shift of the clock) of the first packet of a run.
+    run: Option<(SeqNo, SeqNo, u32)>,
+    /// The run is over; the clock goes on.
+    paused: bool,
+    /// Goes on also when the source is not among the loudest.
+    pub(crate) always: bool,
+}
+
+/// Pictures.
+#[derive(Debug, Default)]
+pub(crate) struct VideoCourse {
+    aim: Option<Aim>,
+    /// The layer that goes out, of the encoding of the last segment.
+    tuned: Layer,
     segments: ArrayVec<Segment, SEGMENTS_MAX>,
     /// Whether the last segment is going on.
     flowing: bool,
-    highest_out: SeqNo,
-    last_out: Numbers,
-    last_at: Option<Instant>,
-    rtx_sequence: u16,
-    pub(crate) packets: u32,
-    pub(crate) octets: u32,
-    resent: ArrayVec<(SeqNo, Instant), RESENT_MAX>,
+    /// Newest packet of each encoding that was decided on.
+    newest: [SeqNo; ENCODINGS_MAX],
+    pictures: ArrayVec<Picture, PICTURES_MAX>,
+    /// Pictures left out since the segment began.
+    left_out: u16,
+    history: History,
     plis: ArrayVec<Instant, PLIS_MAX>,
 }
 
-impl Subscription {
-    /// `first_sequence` is where the outgoing numbers start.
-    pub(crate) fn new(receiver: EndpointKey, first_sequence: u16) -> Self {
-        Self {
-            receiver,
-            max_height: 0,
-            target: None,
-            segments: ArrayVec::new(),
-            flowing: false,
-            highest_out: SeqNo::from(first_sequence) + (1 << 16),
-            last_out: Numbers::default(),
-            last_at: None,
-            rtx_sequence: first_sequence,
-            packets: 0,
-            octets: 0,
-            resent: ArrayVec::new(),
-            plis: ArrayVec::new(),
+/// A run of packets of one encoding under constant shifts.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    encoding: u8,
+    from_in: SeqNo,
+    from_out: SeqNo,
+    timestamp_by: u32,
+    shifts: Shifts,
+}
+
+impl Segment {
+    /// The packet as the newest that went out.
+    fn newest(&self, now: Instant, out: SeqNo, packet: &Incoming, left_out: u16) -> Last {
+        let by = self.shifts.picture_id_by.wrapping_sub(left_out);
+        Last {
+            at: now,
+            out,
+            timestamp: packet.timestamp.wrapping_add(self.timestamp_by),
+            picture_id: packet.info.picture.unwrap_or(0).wrapping_add(by),
+            frame_number: packet.info.frame_number.unwrap_or(0).wrapping_add(self.shifts.frame_number_by),
+            tl0: packet.info.tl0.unwrap_or(0).wrapping_add(self.shifts.tl0_by),
         }
     }
+}
 
-    /// The encoding whose packets go out at the moment.
-    pub(crate) fn current(&self) -> Option<usize> {
-        self.segments.last().filter(|_| self.flowing).map(|segment| segment.encoding)
+/// A picture that was decided on.
+#[derive(Debug, Clone, Copy)]
+struct Picture {
+    timestamp: u32,
+    tuned: Layer,
+    left_out: bool,
+}
+
+impl AudioCourse {
+    /// A course that has not begun.
+    pub(crate) fn new(always: bool) -> Self {
+        Self { run: None, paused: false, always }
     }
 
-    /// The segment going on.
-    pub(crate) fn segment(&self) -> Option<Segment> {
-        self.segments.last().copied().filter(|_| self.flowing)
+    /// The outgoing number and the shift of the clock for one packet.
+    pub(crate) fn follow(
+        &mut self,
+        now: Instant,
+        stream: &mut Stream,
+        number: SeqNo,
+        timestamp: u32,
+        clock_rate: u32,
+    ) -> Option<(u16, u32)> {
+        let (from_in, from_out, timestamp_by) = match self.run.filter(|_| !self.paused) {
+            Some(run) => run,
+            None => {
+                let by = match (self.run, stream.last) {
+                    (Some((.., by)), _) => by,
+                    (None, Some(last)) => continued(now, last, clock_rate).wrapping_sub(timestamp),
+                    (None, None) => 0,
+                };
+                self.paused = false;
+                *self.run.insert((number, stream.highest_out + 1, by))
+            }
+        };
+        let out = from_out + number.checked_sub(from_in)?;
+        if out > stream.highest_out {
+            stream.highest_out = out;
+            let timestamp = timestamp.wrapping_add(timestamp_by);
+            stream.last = Some(Last { at: now, out, timestamp, picture_id: 0, frame_number: 0, tl0: 0 });
+        }
+        Some((low16(out), timestamp_by))
     }
 
-    /// Sets what should be forwarded. `None` stops at once; anything else goes on until a key frame allows the switch.
-    pub(crate) fn aim(&mut self, target: Option<usize>) {
-        self.target = target;
-        if target.is_none() {
+    /// The next packet will not go out, and shall not be missed.
+    pub(crate) fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Shift of the clock, once it flows.
+    pub(crate) fn timestamp_by(&self) -> Option<u32> {
+        self.run.map(|(_, _, by)| by)
+    }
+}
+
+impl VideoCourse {
+    /// Sets what should be forwarded. `None` stops at once; anything else goes on until a frame allows the switch.
+    pub(crate) fn aim(&mut self, aim: Option<Aim>) {
+        self.aim = aim;
+        if aim.is_none() {
             self.flowing = false;
         }
     }
 
-    /// Whether a key frame of the target is being waited for.
-    pub(crate) fn awaits_keyframe(&self) -> Option<usize> {
-        self.target.filter(|target| self.current() != Some(*target))
+    /// What should be forwarded.
+    pub(crate) fn aimed(&self) -> Option<Aim> {
+        self.aim
+    }
+
+    /// What goes out at the moment.
+    pub(crate) fn current(&self) -> Option<Aim> {
+        let segment = self.segments.last().filter(|_| self.flowing)?;
+        Some(Aim { encoding: segment.encoding, layer: self.tuned })
+    }
+
+    /// The encoding that must start anew before the aim is reached: another one, or one with more spatial layers.
+    pub(crate) fn awaits_keyframe(&self) -> Option<u8> {
+        let aim = self.aim?;
+        let reached = |current: Aim| current.encoding == aim.encoding && current.layer.spatial() >= aim.layer.spatial();
+        (!self.current().is_some_and(reached)).then_some(aim.encoding)
+    }
+
+    /// Shift of the clock for the encoding that goes out, if it is this one.
+    pub(crate) fn timestamp_by(&self, encoding: u8) -> Option<u32> {
+        let segment = self.segments.last().filter(|segment| self.flowing && segment.encoding == encoding)?;
+        Some(segment.timestamp_by)
     }
 
     /// Decides on one packet.
-    pub(crate) fn project(&mut self, now: Instant, packet: Incoming) -> Option<Projected> {
-        let target = self.target?;
-        if self.current() != Some(packet.encoding) {
-            let towards = match self.current() {
-                None => packet.encoding <= target,
-                Some(current) => packet.encoding == target || (packet.encoding < target && packet.encoding > current),
-            };
-            // A key frame that was repaired late may lie before what went out already: starting there would go back in time.
-            let is_old = self.newest_sent_of(packet.encoding).is_some_and(|newest| packet.number <= newest);
-            if !towards || !packet.may_start || is_old {
-                return None;
+    pub(crate) fn project(&mut self, now: Instant, stream: &mut Stream, packet: &Incoming) -> Step {
+        let Some(aim) = self.aim else { return Step::Skip };
+        let place = usize::from(packet.encoding) % ENCODINGS_MAX;
+        if self.current().map(|current| current.encoding) != Some(packet.encoding) {
+            if !self.may_start(aim, packet) {
+                return Step::Skip;
             }
-            self.start_segment(now, packet);
+            self.start_segment(now, stream, packet);
+            self.tuned = aim.layer;
+            if aim.encoding != packet.encoding {
+                self.tuned = Layer::HIGHEST; // the way there: whatever it has
+            }
+        } else if packet.number <= self.newest[place] {
+            return self.late(now, stream, packet);
         }
-        let numbers = packet.numbers;
-        let segment = *self.segments.last()?;
-        let out = segment.from_out + packet.number.checked_sub(segment.from_in)?;
-        if out > self.highest_out || self.last_at.is_none() {
-            self.highest_out = out;
-            self.last_out = Numbers {
-                timestamp: numbers.timestamp.wrapping_add(segment.timestamp_by),
-                picture_id: numbers.picture_id.map(|id| id.wrapping_add(segment.picture_id_by) & 0x7fff),
-                tl0: numbers.tl0.map(|tl0| tl0.wrapping_add(segment.tl0_by)),
-            };
-            self.last_at = Some(now);
+        let Some(segment) = self.segments.last().copied() else { return Step::Skip };
+        if packet.number < segment.from_in {
+            return Step::Skip;
         }
-        Some(Projected { sequence: low16(out), segment })
+        let missing = packet.number.saturating_sub((self.newest[place] + 1).max(segment.from_in));
+        if missing > GAP_MAX {
+            self.flowing = false;
+            return Step::Skip;
+        }
+        self.newest[place] = packet.number;
+        for number in packet.number - missing..packet.number {
+            stream.highest_out += 1;
+            let entry = Entry::new(packet.encoding, number, self.left_out, Fate::Reserved);
+            self.history.push(now, stream.highest_out, entry);
+        }
+        let wanted = self.decide(aim, packet);
+        if !wanted {
+            return Step::Skip;
+        }
+        stream.highest_out += 1;
+        let out = stream.highest_out;
+        let mut entry = Entry::new(packet.encoding, packet.number, self.left_out, Fate::Sent);
+        entry.marker = ends_picture(packet, self.tuned);
+        self.history.push(now, out, entry);
+        stream.last = Some(segment.newest(now, out, packet, self.left_out));
+        Step::Send(out)
     }
 
-    /// Finds what went out under a sequence number; `None` when it is unknown or was repeated a moment ago.
-    pub(crate) fn lookup(&mut self, now: Instant, sequence: u16) -> Option<(Segment, SeqNo)> {
-        let behind = low16(self.highest_out).wrapping_sub(sequence);
-        let out = self.highest_out.checked_sub(SeqNo::from(behind)).filter(|_| behind < 0x8000)?;
-        self.resent.retain(|(_, at)| now.saturating_duration_since(*at).as_millis() < RESEND_GAP_MS);
-        if self.resent.iter().any(|(known, _)| *known == out) {
-            return None;
-        }
-        let segment = *self.segments.iter().rev().find(|segment| segment.from_out <= out)?;
-        if self.resent.is_full() {
-            self.resent.remove(0);
-        }
-        self.resent.push((out, now));
-        Some((segment, segment.from_in + (out - segment.from_out)))
+    /// How the packet of an outgoing number is changed, and its (encoding, number). `None` when it is unknown or never came.
+    pub(crate) fn shape(&self, out: SeqNo) -> Option<(Shape, u8, SeqNo)> {
+        let entry = self.history.get(out).filter(|entry| entry.fate == Fate::Sent)?;
+        let segment = self.segments.iter().rev().find(|segment| segment.from_out <= out)?;
+        let mut shifts = segment.shifts;
+        shifts.picture_id_by = shifts.picture_id_by.wrapping_sub(entry.left_out);
+        let shape = Shape { sequence: low16(out), marker: entry.marker, timestamp_by: segment.timestamp_by, shifts };
+        Some((shape, entry.encoding, entry.wide(self.newest[usize::from(entry.encoding) % ENCODINGS_MAX])))
     }
 
-    /// The highest number so far, or of the retransmission stream if that is further on: both start at one number.
-    pub(crate) fn last_sequence(&self) -> u16 {
-        let main = low16(self.highest_out);
-        if self.rtx_sequence.wrapping_sub(main) < 0x8000 { self.rtx_sequence } else { main }
+    /// Finds what went out under a sequence number, for a receiver that lost it. `None` when it is unknown, never came, or was repeated
+    /// less than `gap_ms` ago.
+    pub(crate) fn lookup(&mut self, stream: &Stream, sequence: u16, at_ms: u64, gap_ms: u16) -> Option<SeqNo> {
+        let behind = low16(stream.highest_out).wrapping_sub(sequence);
+        let out = stream.highest_out.checked_sub(SeqNo::from(behind)).filter(|_| behind < 0x8000)?;
+        let entry = self.history.get_mut(out).filter(|entry| entry.fate == Fate::Sent)?;
+        entry.may_repeat(at_ms, gap_ms).then_some(out)
     }
 
-    /// The next number of the retransmission stream.
-    pub(crate) fn next_rtx_sequence(&mut self) -> u16 {
-        self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
-        self.rtx_sequence
+    /// Shift of the clock under which padding fills a place, and the marker-free number.
+    pub(crate) fn filler(&self, out: SeqNo) -> Option<(u16, u32)> {
+        let segment = self.segments.iter().rev().find(|segment| segment.from_out <= out)?;
+        Some((low16(out), segment.timestamp_by))
     }
 
     /// Counts a receiver's request for a key frame; `false` when it asks too often.
@@ -183,125 +298,129 @@ impl Subscription {
         self.plis.try_push(now).is_ok()
     }
 
-    /// The newest packet of an encoding that went out, as far as segments are remembered.
-    fn newest_sent_of(&self, encoding: usize) -> Option<SeqNo> {
-        let ends = self.segments.iter().skip(1).map(|next| next.from_out - 1).chain([self.highest_out]);
-        let sent = self.segments.iter().zip(ends).filter(|(segment, _)| segment.encoding == encoding);
-        sent.map(|(segment, end)| segment.from_in + (end - segment.from_out)).max()
+    /// Whether a packet of another encoding than the current one can take over.
+    fn may_start(&self, aim: Aim, packet: &Incoming) -> bool {
+        // The first picture may be any up to the aim, later ones wait for the aim itself: each step costs a key frame.
+        let towards = packet.encoding == aim.encoding || (self.current().is_none() && packet.encoding < aim.encoding);
+        // A key frame that was repaired late may lie before what went out already: starting there would go back in time.
+        let newest = self.newest[usize::from(packet.encoding) % ENCODINGS_MAX];
+        towards && packet.info.starts_keyframe && packet.number > newest
+    }
+
+    /// A packet older than the newest: it belongs to a place that was kept, or to nothing.
+    fn late(&mut self, now: Instant, stream: &mut Stream, packet: &Incoming) -> Step {
+        let Some(segment) = self.segments.last().copied() else { return Step::Skip };
+        if packet.number < segment.from_in {
+            return Step::Skip;
+        }
+        let Some(out) = self.history.reserved(segment.from_out, packet.number) else { return Step::Skip };
+        let decided = self.pictures.iter().rev().find(|picture| picture.timestamp == packet.timestamp);
+        let tuned = decided.map_or(self.tuned, |picture| picture.tuned);
+        let wanted = packet.info.present.contains(tuned);
+        let Some(entry) = self.history.get_mut(out) else { return Step::Skip };
+        entry.marker = ends_picture(packet, tuned);
+        if !wanted {
+            entry.fate = Fate::Filled;
+            return Step::Fill(out);
+        }
+        entry.fate = Fate::Sent;
+        // Late as it is, it may be the newest that went out: those after it may have been left out.
+        if stream.last.is_none_or(|last| last.out < out) {
+            stream.last = Some(segment.newest(now, out, packet, entry.left_out));
+        }
+        Step::Send(out)
+    }
+
+    /// Tunes where the packet allows it; whether the packet is wanted.
+    fn decide(&mut self, aim: Aim, packet: &Incoming) -> bool {
+        let goal = match aim.encoding.cmp(&packet.encoding) {
+            Ordering::Equal => aim.layer,
+            Ordering::Greater => Layer::HIGHEST,
+            // On the way down the key frame is not waited for at full rate.
+            Ordering::Less => Layer::new(Layer::HIGHEST.spatial(), 0),
+        };
+        self.tuned = packet.info.towards(Some(self.tuned), goal).unwrap_or(self.tuned);
+        match self.pictures.last_mut().filter(|picture| picture.timestamp == packet.timestamp) {
+            Some(picture) => picture.tuned = self.tuned,
+            None => {
+                if self.pictures.is_full() {
+                    self.pictures.remove(0);
+                }
+                self.pictures.push(Picture { timestamp: packet.timestamp, tuned: self.tuned, left_out: false });
+            }
+        }
+        let wanted = packet.info.present.contains(self.tuned);
+        if !wanted
+            && packet.counts_pictures
+            && let Some(picture) = self.pictures.last_mut().filter(|picture| !picture.left_out)
+        {
+            picture.left_out = true;
+            self.left_out = self.left_out.wrapping_add(1);
+        }
+        wanted
     }
 
     /// Numbers go on by one; time by the wall clock, at least by one frame; picture ids by one.
-    fn start_segment(&mut self, now: Instant, packet: Incoming) {
-        let Incoming { encoding, number: from_in, numbers, clock_rate, .. } = packet;
-        let (mut timestamp_by, mut picture_id_by, mut tl0_by) = (0, 0, 0);
-        if let Some(last_at) = self.last_at {
-            let elapsed = now.saturating_duration_since(last_at).as_micros() * u128::from(clock_rate) / 1_000_000;
-            let step = u32::try_from(elapsed).unwrap_or(u32::MAX).max(clock_rate / 60);
-            timestamp_by = self.last_out.timestamp.wrapping_add(step).wrapping_sub(numbers.timestamp);
-            if let (Some(last), Some(own)) = (self.last_out.picture_id, numbers.picture_id) {
-                picture_id_by = last.wrapping_add(1).wrapping_sub(own) & 0x7fff;
+    fn start_segment(&mut self, now: Instant, stream: &mut Stream, packet: &Incoming) {
+        let mut segment = Segment {
+            encoding: packet.encoding,
+            from_in: packet.number,
+            from_out: stream.highest_out + 1,
+            timestamp_by: 0,
+            shifts: Shifts::default(),
+        };
+        if let Some(last) = stream.last {
+            segment.timestamp_by = continued(now, last, CLOCK_RATE).wrapping_sub(packet.timestamp);
+            if let Some(picture) = packet.info.picture {
+                segment.shifts.picture_id_by = last.picture_id.wrapping_add(1).wrapping_sub(picture);
             }
-            if let (Some(last), Some(own)) = (self.last_out.tl0, numbers.tl0) {
-                tl0_by = last.wrapping_add(1).wrapping_sub(own);
+            if let Some(number) = packet.info.frame_number {
+                segment.shifts.frame_number_by = last.frame_number.wrapping_add(1).wrapping_sub(number);
             }
+            if let Some(tl0) = packet.info.tl0 {
+                segment.shifts.tl0_by = last.tl0.wrapping_add(1).wrapping_sub(tl0);
+            }
+        }
+        // Template ids go on too, so that a late descriptor is never read with the structure of another encoding.
+        if let Some((first, count)) = packet.info.templates {
+            segment.shifts.template_id_by = stream.next_template.wrapping_sub(first) & 0x3f;
+            stream.next_template = stream.next_template.wrapping_add(count) & 0x3f;
         }
         if self.segments.is_full() {
             self.segments.remove(0);
         }
-        let from_out = self.highest_out + 1;
-        self.segments.push(Segment { encoding, from_in, from_out, timestamp_by, picture_id_by, tl0_by });
+        self.segments.push(segment);
+        self.newest[usize::from(packet.encoding) % ENCODINGS_MAX] = packet.number - 1;
+        self.left_out = 0;
+        self.pictures.clear();
         self.flowing = true;
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    const KEY: bool = true;
-    const DELTA: bool = false;
-
-    fn packet(encoding: usize, number: SeqNo, numbers: Numbers, may_start: bool) -> Incoming {
-        Incoming { encoding, number, numbers, may_start, clock_rate: 90_000 }
-    }
-
-    fn numbers(timestamp: u32, picture_id: u16) -> Numbers {
-        Numbers { timestamp, picture_id: Some(picture_id), tl0: Some(1) }
-    }
-
-    #[test]
-    fn a_switch_waits_for_a_key_frame_and_continues_all_numbers() {
-        let start = Instant::now();
-        let mut subscription = Subscription::new(EndpointKey(1), 100);
-        subscription.aim(Some(0));
-        let send = |s: &mut Subscription, ms, enc, n, ts, id, info| {
-            s.project(start + Duration::from_millis(ms), packet(enc, n, numbers(ts, id), info))
-        };
-        assert!(send(&mut subscription, 0, 0, 1_000, 5_000, 7, DELTA).is_none());
-        let first = send(&mut subscription, 0, 0, 1_001, 5_000, 8, KEY).unwrap();
-        assert_eq!(first.sequence, 101);
-        subscription.aim(Some(2));
-        assert_eq!(send(&mut subscription, 33, 0, 1_002, 8_000, 9, DELTA).unwrap().sequence, 102);
-        assert!(send(&mut subscription, 40, 2, 50, 99, 500, DELTA).is_none());
-        let switched = send(&mut subscription, 66, 2, 51, 100, 501, KEY).unwrap();
-        assert_eq!(switched.sequence, 103);
-        assert_eq!(100u32.wrapping_add(switched.segment.timestamp_by), 8_000 + 33 * 90);
-        assert_eq!(501u16.wrapping_add(switched.segment.picture_id_by) & 0x7fff, 10);
-        assert!(send(&mut subscription, 67, 0, 1_003, 11_000, 10, DELTA).is_none(), "the old encoding is over");
-        assert!(send(&mut subscription, 67, 2, 49, 90, 499, DELTA).is_none(), "from before the switch");
-        let (segment, number) = subscription.lookup(start, 102).unwrap();
-        assert_eq!((segment.encoding, number), (0, 1_002));
-        assert!(subscription.lookup(start, 102).is_none(), "repeated a moment ago");
-        assert!(subscription.lookup(start, 500).is_none(), "never sent");
-    }
-
-    #[test]
-    fn stopping_is_immediate_and_starting_again_needs_a_key_frame() {
-        let now = Instant::now();
-        let mut subscription = Subscription::new(EndpointKey(1), 0);
-        subscription.aim(Some(0));
-        subscription.project(now, packet(0, 10, numbers(0, 0), KEY)).unwrap();
-        subscription.aim(None);
-        assert!(subscription.project(now, packet(0, 11, numbers(0, 0), KEY)).is_none());
-        subscription.aim(Some(0));
-        assert_eq!(subscription.awaits_keyframe(), Some(0));
-        assert!(subscription.project(now, packet(0, 12, numbers(0, 0), DELTA)).is_none());
-        assert_eq!(subscription.project(now, packet(0, 13, numbers(0, 0), KEY)).unwrap().sequence, 2);
-    }
-
-    #[test]
-    fn a_key_frame_from_before_the_pause_is_no_place_to_start_again() {
-        let now = Instant::now();
-        let mut subscription = Subscription::new(EndpointKey(1), 0);
-        subscription.aim(Some(1));
-        subscription.project(now, packet(0, 10, numbers(0, 0), KEY)).unwrap();
-        subscription.project(now, packet(0, 15, numbers(5, 5), DELTA)).unwrap();
-        subscription.project(now, packet(1, 70, numbers(6, 6), KEY)).unwrap();
-        subscription.aim(None);
-        subscription.aim(Some(0));
-        assert!(subscription.project(now, packet(0, 14, numbers(4, 4), KEY)).is_none(), "repaired late");
-        assert!(subscription.project(now, packet(0, 15, numbers(5, 5), KEY)).is_none());
-        assert_eq!(subscription.project(now, packet(0, 16, numbers(7, 7), KEY)).unwrap().sequence, 8);
-    }
-
-    #[test]
-    fn late_packets_fill_their_own_place() {
-        let now = Instant::now();
-        let mut subscription = Subscription::new(EndpointKey(1), 0);
-        subscription.aim(Some(0));
-        subscription.project(now, packet(0, 10, numbers(0, 0), KEY)).unwrap();
-        assert_eq!(subscription.project(now, packet(0, 12, numbers(9, 1), DELTA)).unwrap().sequence, 3);
-        assert_eq!(subscription.project(now, packet(0, 11, numbers(0, 0), DELTA)).unwrap().sequence, 2);
-        assert_eq!(subscription.project(now, packet(0, 13, numbers(9, 1), DELTA)).unwrap().sequence, 4);
-    }
-
-    #[test]
-    fn a_receiver_may_ask_three_times_in_ten_seconds() {
-        let now = Instant::now();
-        let mut subscription = Subscription::new(EndpointKey(1), 0);
-        let asked = (0..10).filter(|n| subscription.may_ask_keyframe(now + Duration::from_secs(*n))).count();
-        assert_eq!(asked, 3);
-        assert!(subscription.may_ask_keyframe(now + Duration::from_secs(11)));
+impl Subscription {
+    /// The video side; `None` for sound.
+    pub(crate) fn video(&mut self) -> Option<(&mut VideoCourse, &mut Stream)> {
+        match &mut self.course {
+            Course::Video(course) => Some((course, &mut self.stream)),
+            Course::Audio(_) => None,
+        }
     }
 }
+
+/// In Hz: every video codec of the profile has the same.
+const CLOCK_RATE: u32 = 90_000;
+
+/// Whether a packet is the last one of its picture for somebody tuned to a layer: what lies above is not sent to them.
+fn ends_picture(packet: &Incoming, tuned: Layer) -> bool {
+    packet.marker || (packet.info.ends_frame && packet.info.layer.spatial() == tuned.spatial())
+}
+
+/// The timestamp with which a stream goes on.
+fn continued(now: Instant, last: Last, clock_rate: u32) -> u32 {
+    let elapsed = now.saturating_duration_since(last.at).as_micros() * u128::from(clock_rate) / 1_000_000;
+    let step = u32::try_from(elapsed).unwrap_or(u32::MAX).max(clock_rate / 60);
+    last.timestamp.wrapping_add(step)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,35 +1,41 @@
 //! The packet path: one packet in, parsed once, and a decision per receiver. Nothing here allocates in the steady state.
+//!
+//! Sound goes on at once. Pictures of one turn are kept until [`Conference::finish_turn`], which sends them receiver by receiver: what goes to
+//! one receiver then stands together in the batch, and its state is touched once.
 
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use tertulia_model::MediaKind;
 use tertulia_model::profile::{self, Codec, Extension, PayloadType};
-use tertulia_rtp::codec::{FrameInfo, Places, vp8};
+use tertulia_rtp::codec::{Shifts, dependency};
 use tertulia_rtp::extension::{AudioLevel, abs_send_time, parse_transport_cc};
-use tertulia_rtp::packet::{Header, write_header};
-use tertulia_rtp::rtcp::{Compound, ReportBlock, Rtcp, SenderInfo};
+use tertulia_rtp::packet::{FIXED_HEADER_LEN, Header, write_header};
+use tertulia_rtp::sequence::SeqNo;
 use tertulia_rtp::{Packet, rtx};
 
-use super::{Conference, Route};
-use crate::cache;
+use super::{Conference, Route, index_of};
+use crate::cache::{self, Cached};
 use crate::egress::{Egress, EndpointKey, Output};
-use crate::encoding::Arrival;
-use crate::endpoint::Endpoint;
+use crate::encoding::{Arrival, Encoding};
+use crate::endpoint::{Endpoint, Queued};
+use crate::estimate::{ProbeId, Turn};
 use crate::source::Source;
-use crate::subscription::{Incoming, Numbers, Segment};
+use crate::subscription::{Course, Incoming, Step, Subscription, VideoCourse};
 
-/// Canonical name of the bridge's own RTCP.
-const CNAME: &str = "tertulia";
-/// Report blocks in one compound; a sender has at most 20 streams.
-const BLOCKS_MAX: usize = 24;
+/// Bytes of a packet beside its payload: RTP header and extensions, SRTP tag, UDP and IPv4 headers.
+pub(super) const OVERHEAD: usize = 12 + 20 + 16 + 28;
+/// A source that was not heard for so long starts anew, for receivers with few SSRCs.
+const AUDIO_IDLE: Duration = Duration::from_millis(500);
+/// Bytes of padding that fills a place.
+const FILLER_LEN: u8 = 4;
 
 /// A media packet after unwrapping, ready to be numbered and sent on.
 #[derive(Clone, Copy)]
 struct Media<'a> {
     row: &'static PayloadType,
     /// Among the packets of its encoding that are forwarded.
-    number: u64,
+    number: SeqNo,
     marker: bool,
     timestamp: u32,
     payload: &'a [u8],
@@ -38,7 +44,7 @@ struct Media<'a> {
 }
 
 impl Conference {
-    /// One decrypted, authenticated RTP packet of an endpoint.
+    /// One decrypted, authenticated RTP packet of an endpoint. Pictures wait for [`Conference::finish_turn`].
     pub fn handle_rtp(
         &mut self,
         now: Instant,
@@ -47,10 +53,13 @@ impl Conference {
         egress: &mut impl Egress,
         out: &mut Vec<Output>,
     ) {
-        let Some((packet, endpoint)) = Packet::parse(bytes).zip(self.endpoints.get_mut(&key)) else {
+        let place = self.places.get(&key).copied();
+        let Some((packet, place)) = Packet::parse(bytes).zip(place) else {
             self.counters.dropped += 1;
             return;
         };
+        let since_start = self.since_start(now);
+        let endpoint = &mut self.endpoints[index_of(place)];
         self.counters.received += 1;
         endpoint.heard(now);
         if self.last_packet.is_none_or(|at| now.saturating_duration_since(at) > Duration::from_millis(400)) {
@@ -58,15 +67,14 @@ impl Conference {
             self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK));
         }
         self.last_packet = Some(now);
-        let since_start = self.start.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
         if let Some(number) = packet.extension(id_of(Extension::TransportCc)).and_then(parse_transport_cc) {
             endpoint.recorder.record(number, since_start);
             endpoint.last_ssrc = packet.header.ssrc;
         }
         let muted = (endpoint.muted_audio, endpoint.muted_video);
         let route = self.routes.get(&packet.header.ssrc).copied();
-        let source = route.and_then(|route| Some((route, self.sources[route.source].as_mut()?)));
-        let Some((route, source)) = source.filter(|(_, source)| source.owner == key) else {
+        let source = route.and_then(|route| Some((route, self.sources.get(route.source)?)));
+        let Some((route, source)) = source.filter(|(_, source)| source.owner == place) else {
             self.counters.dropped += 1;
             return;
         };
@@ -74,44 +82,62 @@ impl Conference {
             MediaKind::Audio => muted.0,
             MediaKind::Video => muted.1,
         };
-        if is_muted || !self.take_in(now, route, &packet, since_start, egress) {
+        if is_muted || !self.take_in(now, route, &packet, egress, out) {
             self.counters.dropped += 1;
         }
         if packet.header.marker {
-            self.flush_feedback(now, key, egress);
-        }
-        if let Some(speaker) = self.speakers.decide(now) {
-            self.announce_speaker(now, speaker, out);
+            self.flush_feedback(now, place, egress);
         }
     }
 
-    /// One decrypted, authenticated RTCP compound of an endpoint.
-    pub fn handle_rtcp(&mut self, now: Instant, key: EndpointKey, bytes: &[u8], egress: &mut impl Egress) {
-        let Some(endpoint) = self.endpoints.get_mut(&key) else { return };
-        endpoint.heard(now);
-        for part in Compound::new(bytes) {
-            match part {
-                Rtcp::SenderReport { info, .. } => self.pass_sender_report(now, key, info, egress),
-                Rtcp::Nack { media_ssrc, losses } => {
-                    for sequence in losses.sequences() {
-                        self.resend(now, key, media_ssrc, sequence, egress);
-                    }
-                }
-                Rtcp::PictureLossIndication { media_ssrc } => self.ask_keyframe(now, key, media_ssrc),
-                Rtcp::FullIntraRequest { entries } => {
-                    for entry in entries.chunks_exact(8) {
-                        let ssrc = u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]);
-                        self.ask_keyframe(now, key, ssrc);
-                    }
-                }
-                // Reports and transport-wide feedback of receivers are the estimator's, which is not there yet.
-                Rtcp::ReceiverReport { .. }
-                | Rtcp::TransportCc { .. }
-                | Rtcp::ReceiverEstimate { .. }
-                | Rtcp::Other { .. } => {}
-            }
+    /// Sends on the pictures that came since the last call, receiver by receiver.
+    pub fn finish_turn(&mut self, now: Instant, egress: &mut impl Egress) {
+        if self.pending.is_empty() {
+            return;
         }
-        self.ask_senders(now, egress);
+        let since = self.since_start(now);
+        let Self { sources, endpoints, pending, counters, waiting, next_pace, .. } = self;
+        for index in pending.drain(..) {
+            let Some(source) = sources.get_mut(index) else { continue };
+            let Source { encodings, subscriptions, pending, .. } = source;
+            for subscription in subscriptions.iter_mut() {
+                let Some(endpoint) = endpoints.get_mut(index_of(subscription.receiver)) else { continue };
+                let Subscription { receiver, stream, course: Course::Video(course) } = subscription else { continue };
+                for (encoding, number) in pending.iter() {
+                    let Some(packet) = encodings.get(usize::from(*encoding)).and_then(|e| e.cache.get(*number)) else {
+                        continue;
+                    };
+                    match course.project(now, stream, &incoming(*encoding, packet)) {
+                        Step::Skip => {}
+                        Step::Fill(at) => {
+                            counters.filled += 1;
+                            fill(course, stream.ssrc, packet, at, endpoint, since, now, egress);
+                        }
+                        Step::Send(at) => {
+                            stream.count(packet.payload.len());
+                            let bytes = packet.payload.len() + OVERHEAD;
+                            let path = &mut endpoint.path;
+                            if path.queue.is_empty() && path.pacer.may_send(now, Turn::Video, bytes) {
+                                counters.forwarded += 1;
+                                let sent = Sent { stream_ssrc: stream.ssrc, at, repeat: None };
+                                send_video(now, since, course, encodings, endpoint, sent, egress);
+                                continue;
+                            }
+                            let since = now;
+                            let source = super::place_of(index);
+                            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+                            if !path.wait(Queued { source, ssrc: stream.ssrc, out: at, bytes, since }) {
+                                counters.overflowed += 1;
+                            } else if !std::mem::replace(&mut path.is_waiting, true) {
+                                waiting.push(*receiver);
+                                next_pace.get_or_insert(now + super::pace::INTERVAL);
+                            }
+                        }
+                    }
+                }
+            }
+            pending.clear();
+        }
     }
 
     /// Numbers, inspects, keeps and forwards one packet. `false` when it is dropped.
@@ -120,10 +146,10 @@ impl Conference {
         now: Instant,
         route: Route,
         packet: &Packet<'_>,
-        since_start: Duration,
         egress: &mut impl Egress,
+        out: &mut Vec<Output>,
     ) -> bool {
-        let Some(source) = &mut self.sources[route.source] else { return false };
+        let source = &mut self.sources[route.source];
         let number = packet.header.payload_type;
         let (sequence, row, payload) = if route.rtx {
             let original = profile::original_of_rtx(number).zip(rtx::unwrap(packet.payload()));
@@ -141,7 +167,7 @@ impl Conference {
         let number = match arrival {
             Arrival::New { number } => number,
             Arrival::AfterGap { number } => {
-                stream.keyframe.want();
+                source.keyframes.want_after_loss(now, route.encoding, Duration::ZERO);
                 number
             }
             Arrival::Repeated => return false,
@@ -156,243 +182,199 @@ impl Conference {
             descriptor: packet.extension(id_of(Extension::DependencyDescriptor)).unwrap_or(&[]),
         };
         if payload.is_empty() {
-            stream.omit(number); // padding: nothing to forward, and nobody shall miss it
+            source.encodings[route.encoding].omit(number); // padding: nothing to forward, and nobody shall miss it
             return true;
         }
         if row.kind == MediaKind::Audio {
-            self.hear(now, route, media, since_start, egress);
+            self.hear(now, route, media, egress, out);
         } else {
-            self.show(now, route, media, since_start, egress);
+            self.show(now, route, media);
         }
         true
     }
 
-    /// Audio: level, lasting silence, everybody.
-    fn hear(&mut self, now: Instant, route: Route, media: Media<'_>, since: Duration, egress: &mut impl Egress) {
-        let Some(source) = &mut self.sources[route.source] else { return };
-        if let Some((level, endpoint)) = media.level.zip(self.endpoints.get(&source.owner)) {
-            self.speakers.level(now, source.owner, &endpoint.id, AudioLevel::SILENCE - level.level);
+    /// Audio: level, lasting silence, the loudest, everybody.
+    fn hear(&mut self, now: Instant, route: Route, media: Media<'_>, egress: &mut impl Egress, out: &mut Vec<Output>) {
+        let source = &mut self.sources[route.source];
+        let mut is_loud = true;
+        if let Some((level, endpoint)) = media.level.zip(self.endpoints.get(index_of(source.owner))) {
+            let above = self.speakers.level(now, endpoint.key, &endpoint.id, AudioLevel::SILENCE - level.level);
+            let dominant = self.speakers.rank(endpoint.key) == 0;
             if source.is_lasting_silence(level.level == AudioLevel::SILENCE) {
                 source.encodings[route.encoding].omit(media.number);
                 return;
             }
+            is_loud = self.loudest.hear(now, route.source, above, dominant);
         }
-        self.fan_out(now, route, media, FrameInfo::default(), since, egress);
+        let idle = source.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= AUDIO_IDLE);
+        source.last_packet = Some(now);
+        if idle && is_loud {
+            self.wake_audio(now, route.source, out);
+        }
+        let since = self.since_start(now);
+        let Self { sources, endpoints, counters, .. } = self;
+        let Some(source) = sources.get_mut(route.source) else { return };
+        for Subscription { receiver, stream, course } in &mut source.subscriptions {
+            let (Some(endpoint), Course::Audio(course)) = (endpoints.get_mut(index_of(*receiver)), course) else {
+                continue;
+            };
+            if !is_loud && !course.always {
+                course.pause();
+                continue;
+            }
+            let clock_rate = media.row.clock_rate;
+            let Some((sequence, timestamp_by)) = course.follow(now, stream, media.number, media.timestamp, clock_rate)
+            else {
+                continue;
+            };
+            stream.count(media.payload.len());
+            counters.forwarded += 1;
+            let header = Header {
+                marker: media.marker,
+                payload_type: media.row.number,
+                sequence,
+                timestamp: media.timestamp.wrapping_add(timestamp_by),
+                ssrc: stream.ssrc,
+            };
+            let bytes = media.payload.len() + OVERHEAD;
+            let stamps = Stamps::of(now, endpoint, MediaKind::Audio, media.level, &[], since, bytes, None);
+            endpoint.path.spend_aside(bytes);
+            endpoint.path.pacer.spent(now, bytes);
+            egress.rtp(endpoint.key, |buffer| {
+                let start = write_header(buffer, header, &stamps.list());
+                write_payload(buffer, start, &[], media.payload)
+            });
+        }
     }
 
-    /// Video: key frames, the cache, those who get this encoding.
-    fn show(&mut self, now: Instant, route: Route, media: Media<'_>, since: Duration, egress: &mut impl Egress) {
-        let Some(source) = &mut self.sources[route.source] else { return };
+    /// Video: key frames, what layers cost, the cache. It goes on at the end of the turn.
+    fn show(&mut self, now: Instant, route: Route, media: Media<'_>) {
+        let source = &mut self.sources[route.source];
         let descriptor = Some(media.descriptor).filter(|descriptor| !descriptor.is_empty());
         let stream = &mut source.encodings[route.encoding];
         let info = stream.inspector.inspect(media.row.codec, media.payload, media.marker, descriptor);
         if info.starts_keyframe {
-            stream.keyframe.satisfied();
+            source.keyframes.keyframe_arrived(now, route.encoding);
             stream.height = info.height.filter(|height| *height > 0).or(stream.height);
         }
+        stream.rates.count(now, &info, media.payload.len() + OVERHEAD);
         let kept = cache::Packet {
             number: media.number,
             marker: media.marker,
             payload_type: media.row.number,
             timestamp: media.timestamp,
+            info,
             payload: media.payload,
             descriptor: media.descriptor,
         };
         stream.cache.insert(now, kept);
-        self.fan_out(now, route, media, info, since, egress);
-    }
-
-    fn fan_out(
-        &mut self,
-        now: Instant,
-        route: Route,
-        media: Media<'_>,
-        info: FrameInfo,
-        since: Duration,
-        egress: &mut impl Egress,
-    ) {
-        let Some(source) = &mut self.sources[route.source] else { return };
-        let ssrc = source.primary_ssrc();
-        let places = places_of(media.row, media.payload);
-        let is_vp8 = media.row.codec == Codec::Vp8;
-        let numbers = Numbers {
-            timestamp: media.timestamp,
-            picture_id: info.picture.filter(|_| is_vp8),
-            tl0: info.tl0.filter(|_| is_vp8),
-        };
-        let incoming = Incoming {
-            encoding: route.encoding,
-            number: media.number,
-            numbers,
-            may_start: source.kind == MediaKind::Audio || info.starts_keyframe,
-            clock_rate: media.row.clock_rate,
-        };
-        for subscription in &mut source.subscriptions {
-            let projected = subscription.project(now, incoming);
-            let Some((projected, endpoint)) = projected.zip(self.endpoints.get_mut(&subscription.receiver)) else {
-                continue;
-            };
-            subscription.packets = subscription.packets.wrapping_add(1);
-            subscription.octets = subscription.octets.wrapping_add(u32::try_from(media.payload.len()).unwrap_or(0));
-            self.counters.forwarded += 1;
-            let header = Header {
-                marker: media.marker,
-                payload_type: media.row.number,
-                sequence: projected.sequence,
-                timestamp: media.timestamp.wrapping_add(projected.segment.timestamp_by),
-                ssrc,
-            };
-            let stamps = Stamps::of(endpoint, media.row.kind, media.level, media.descriptor, since);
-            egress.rtp(subscription.receiver, |buffer| {
-                let start = write_header(buffer, header, &stamps.list());
-                write_payload(buffer, start, &[], media.payload, places, &projected.segment)
-            });
-        }
-    }
-
-    /// Answers one lost packet by a retransmission, where the receiver knows them.
-    fn resend(&mut self, now: Instant, key: EndpointKey, ssrc: u32, sequence: u16, egress: &mut impl Egress) {
-        let Some(route) = self.routes.get(&ssrc).copied().filter(|route| !route.rtx && route.encoding == 0) else {
+        source.last_packet = Some(now);
+        if source.subscriptions.is_empty() {
             return;
-        };
-        let Some(source) = &mut self.sources[route.source] else { return };
-        let rtx_ssrc = source.primary_rtx();
-        let Source { encodings, subscriptions, .. } = source;
-        let Some(subscription) = subscriptions.iter_mut().find(|s| s.receiver == key) else { return };
-        let Some((segment, number)) = subscription.lookup(now, sequence) else { return };
-        let Some(packet) = encodings[segment.encoding].cache.get(number) else { return };
-        let Some((row, endpoint)) = profile::payload_type(packet.payload_type).zip(self.endpoints.get_mut(&key)) else {
-            return;
-        };
-        // Without RTX there is no repair: the same number again with other stamps would use up one nonce of SRTP twice.
-        let repair = row.rtx.zip(rtx_ssrc).filter(|_| endpoint.capabilities.rtx);
-        let Some((payload_type, ssrc)) = repair else { return };
-        let original = sequence.to_be_bytes();
-        let sequence = subscription.next_rtx_sequence();
-        let timestamp = packet.timestamp.wrapping_add(segment.timestamp_by);
-        let header = Header { marker: packet.marker, payload_type, sequence, timestamp, ssrc };
-        let since = self.start.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
-        let stamps = Stamps::of(endpoint, row.kind, None, &packet.descriptor, since);
-        let places = places_of(row, &packet.payload);
-        self.counters.retransmitted += 1;
-        egress.rtp(key, |buffer| {
-            let start = write_header(buffer, header, &stamps.list());
-            write_payload(buffer, start, &original, &packet.payload, places, &segment)
-        });
-    }
-
-    /// A receiver lost the picture.
-    fn ask_keyframe(&mut self, now: Instant, key: EndpointKey, ssrc: u32) {
-        let Some(route) = self.routes.get(&ssrc).copied() else { return };
-        let Some(source) = &mut self.sources[route.source] else { return };
-        let Source { encodings, subscriptions, .. } = source;
-        let Some(subscription) = subscriptions.iter_mut().find(|s| s.receiver == key) else { return };
-        let wanted = subscription.current().or(subscription.target);
-        if let Some(encoding) = wanted.filter(|_| subscription.may_ask_keyframe(now)) {
-            encodings[encoding].keyframe.want();
         }
-    }
-
-    /// Sender reports go on to those who get the stream, in their time.
-    fn pass_sender_report(&mut self, now: Instant, key: EndpointKey, info: SenderInfo, egress: &mut impl Egress) {
-        let Some(route) = self.routes.get(&info.ssrc).copied().filter(|route| !route.rtx) else { return };
-        let Some(source) = self.sources[route.source].as_mut().filter(|source| source.owner == key) else { return };
-        source.encodings[route.encoding].sender_report(now, info);
-        let ssrc = source.primary_ssrc();
-        for subscription in &source.subscriptions {
-            let Some(segment) = subscription.segment().filter(|segment| segment.encoding == route.encoding) else {
-                continue;
-            };
-            self.compound.clear();
-            self.compound.sender_report(SenderInfo {
-                ssrc,
-                ntp: info.ntp,
-                rtp_timestamp: info.rtp_timestamp.wrapping_add(segment.timestamp_by),
-                packets: subscription.packets,
-                octets: subscription.octets,
-            });
-            self.compound.cname(ssrc, CNAME);
-            egress.rtcp(subscription.receiver, self.compound.bytes());
+        if source.pending.is_empty() {
+            self.pending.push(route.source);
         }
-    }
-
-    /// Asks senders for what is missing: lost packets and key frames.
-    pub(super) fn ask_senders(&mut self, now: Instant, egress: &mut impl Egress) {
-        let own = self.feedback.video.0;
-        for source in self.sources.iter_mut().flatten().filter(|source| source.kind == MediaKind::Video) {
-            let Source { encodings, subscriptions, owner, .. } = source;
-            for encoding in subscriptions.iter().filter_map(super::super::subscription::Subscription::awaits_keyframe) {
-                encodings[encoding].keyframe.want();
-            }
-            for stream in encodings {
-                self.compound.clear();
-                if !stream.missing.is_empty() {
-                    let due = stream.missing.due(now);
-                    self.counters.nacks += due.len() as u64;
-                    self.compound.nack(own, stream.ssrc, due.into_iter());
-                }
-                // A sender that sends nothing starts with a key frame by itself.
-                if stream.is_active(now) && stream.keyframe.is_due(now) {
-                    self.counters.keyframe_requests += 1;
-                    self.compound.picture_loss(own, stream.ssrc);
-                }
-                if !self.compound.is_empty() {
-                    egress.rtcp(*owner, self.compound.bytes());
-                }
-            }
-        }
-    }
-
-    /// Reception reports and transport-wide feedback.
-    pub(super) fn report_to_senders(&mut self, now: Instant, egress: &mut impl Egress) {
-        for (key, endpoint) in &mut self.endpoints {
-            if endpoint.report_due(now) {
-                let mut blocks: ArrayVec<ReportBlock, BLOCKS_MAX> = ArrayVec::new();
-                let own = self.sources.iter_mut().flatten().filter(|source| source.owner == *key);
-                for block in own.flat_map(|source| &mut source.encodings).filter_map(|stream| stream.report(now)) {
-                    if blocks.try_push(block).is_err() {
-                        break;
-                    }
-                }
-                self.compound.clear();
-                self.compound.receiver_report(self.feedback.audio.0, &blocks);
-                self.compound.cname(self.feedback.audio.0, CNAME);
-                egress.rtcp(*key, self.compound.bytes());
-            }
-            if endpoint.feedback_due(now) {
-                send_feedback(endpoint, *key, self.feedback.video.0, &mut self.compound, egress);
-            }
-        }
-    }
-
-    /// A frame is complete: its feedback need not wait for the tick.
-    fn flush_feedback(&mut self, now: Instant, key: EndpointKey, egress: &mut impl Egress) {
-        let Some(endpoint) = self.endpoints.get_mut(&key) else { return };
-        if endpoint.feedback_due(now) {
-            send_feedback(endpoint, key, self.feedback.video.0, &mut self.compound, egress);
-        }
+        source.pending.push((u8::try_from(route.encoding).unwrap_or(u8::MAX), media.number));
     }
 }
 
-fn send_feedback(
+/// A cached packet as a subscription sees it.
+fn incoming(encoding: u8, packet: &Cached) -> Incoming {
+    Incoming {
+        encoding,
+        number: packet.number,
+        timestamp: packet.timestamp,
+        marker: packet.marker,
+        counts_pictures: profile::payload_type(packet.payload_type).is_some_and(|row| row.codec == Codec::Vp8),
+        info: packet.info,
+    }
+}
+
+/// One sending of a packet.
+pub(super) struct Sent {
+    pub(super) stream_ssrc: u32,
+    pub(super) at: SeqNo,
+    /// SSRC and number of a retransmission, and the probe it is part of.
+    pub(super) repeat: Option<(u32, u16, Option<ProbeId>)>,
+}
+
+/// Sends what stands under an outgoing number, for the first time or again. `false` when the cache has forgotten it.
+pub(super) fn send_video(
+    now: Instant,
+    since: Duration,
+    course: &VideoCourse,
+    encodings: &[Encoding],
     endpoint: &mut Endpoint,
-    key: EndpointKey,
-    own: u32,
-    compound: &mut tertulia_rtp::rtcp::Writer,
+    sent: Sent,
+    egress: &mut impl Egress,
+) -> bool {
+    let Some((shape, encoding, number)) = course.shape(sent.at) else { return false };
+    let Some(packet) = encodings.get(usize::from(encoding)).and_then(|encoding| encoding.cache.get(number)) else {
+        return false;
+    };
+    let original = shape.sequence.to_be_bytes();
+    let (ssrc, sequence, payload_type, prefix, probe) = match sent.repeat {
+        None => (sent.stream_ssrc, shape.sequence, packet.payload_type, &[][..], None),
+        Some((ssrc, sequence, probe)) => {
+            let Some(rtx) = profile::payload_type(packet.payload_type).and_then(|row| row.rtx) else { return false };
+            (ssrc, sequence, rtx, &original[..], probe)
+        }
+    };
+    let timestamp = packet.timestamp.wrapping_add(shape.timestamp_by);
+    let header = Header { marker: shape.marker, payload_type, sequence, timestamp, ssrc };
+    let bytes = packet.payload.len() + prefix.len() + OVERHEAD;
+    endpoint.path.pacer.spent(now, bytes);
+    let stamps = Stamps::of(now, endpoint, MediaKind::Video, None, &packet.descriptor, since, bytes, probe);
+    egress.rtp(endpoint.key, |buffer| {
+        let start = write_header(buffer, header, &stamps.list());
+        stamps.shift_descriptor(&mut buffer[..start], &shape.shifts);
+        let end = write_payload(buffer, start, prefix, &packet.payload);
+        if end > 0 && !packet.info.places.is_empty() {
+            let Shifts { picture_id_by, tl0_by, .. } = shape.shifts;
+            packet.info.places.shift(&mut buffer[start + prefix.len()..end], picture_id_by, tl0_by);
+        }
+        end
+    });
+    true
+}
+
+/// Padding in the place of a packet that is not wanted, so that its number is not missed.
+#[expect(clippy::too_many_arguments, reason = "the parts of a conference that the borrow checker wants apart")]
+fn fill(
+    course: &VideoCourse,
+    ssrc: u32,
+    packet: &Cached,
+    at: SeqNo,
+    endpoint: &mut Endpoint,
+    since: Duration,
+    now: Instant,
     egress: &mut impl Egress,
 ) {
-    let mut feedback = [0u8; 1024];
-    let len = endpoint.recorder.write(&mut feedback);
-    if len > 0 {
-        compound.clear();
-        // libwebrtc takes feedback only for a stream that it sends, although the feedback is about all of them.
-        compound.transport_cc(own, endpoint.last_ssrc, &feedback[..len]);
-        egress.rtcp(key, compound.bytes());
+    let Some((sequence, timestamp_by)) = course.filler(at) else { return };
+    let timestamp = packet.timestamp.wrapping_add(timestamp_by);
+    let header = Header { marker: false, payload_type: packet.payload_type, sequence, timestamp, ssrc };
+    let bytes = usize::from(FILLER_LEN) + OVERHEAD;
+    endpoint.path.pacer.spent(now, bytes);
+    let stamps = Stamps::of(now, endpoint, MediaKind::Video, None, &[], since, bytes, None);
+    egress.rtp(endpoint.key, |buffer| write_padding(buffer, header, &stamps, FILLER_LEN));
+}
+
+/// A packet of nothing but padding (RFC 3550 §5.1).
+pub(super) fn write_padding(buffer: &mut [u8], header: Header, stamps: &Stamps<'_>, len: u8) -> usize {
+    let start = write_header(buffer, header, &stamps.list());
+    let end = start + usize::from(len);
+    if start == 0 || len == 0 || end > buffer.len() {
+        return 0;
     }
+    buffer[0] |= 0x20;
+    buffer[start..end].fill(0);
+    buffer[end - 1] = len;
+    end
 }
 
 /// The header extensions of one outgoing packet. The rest of what came in stays behind.
-struct Stamps<'a> {
+pub(super) struct Stamps<'a> {
     level: Option<[u8; 1]>,
     send_time: Option<[u8; 3]>,
     transport_cc: Option<[u8; 2]>,
@@ -400,14 +382,20 @@ struct Stamps<'a> {
 }
 
 impl<'a> Stamps<'a> {
-    fn of(
+    /// Stamps for a packet of `bytes` on the wire that leaves now: it is numbered and logged.
+    #[expect(clippy::too_many_arguments, reason = "one call for each kind of packet, and no state between them")]
+    pub(super) fn of(
+        now: Instant,
         endpoint: &mut Endpoint,
         kind: MediaKind,
         level: Option<AudioLevel>,
         descriptor: &'a [u8],
         since: Duration,
+        bytes: usize,
+        probe: Option<ProbeId>,
     ) -> Self {
-        let transport_cc = endpoint.capabilities.transport_cc.then(|| endpoint.next_transport_cc().to_be_bytes());
+        let numbered = endpoint.capabilities.transport_cc;
+        let transport_cc = numbered.then(|| endpoint.path.estimator.sent(now, bytes, probe).to_be_bytes());
         Self {
             level: level.map(|level| [level.to_byte()]),
             send_time: (kind == MediaKind::Video).then(|| abs_send_time(since)),
@@ -416,7 +404,8 @@ impl<'a> Stamps<'a> {
         }
     }
 
-    fn list(&self) -> ArrayVec<(u8, &[u8]), 4> {
+    /// In the order in which they are written; the dependency descriptor, which may be long, is last.
+    pub(super) fn list(&self) -> ArrayVec<(u8, &[u8]), 4> {
         let mut list = ArrayVec::new();
         if let Some(level) = &self.level {
             list.push((id_of(Extension::AudioLevel), &level[..]));
@@ -432,17 +421,25 @@ impl<'a> Stamps<'a> {
         }
         list
     }
+
+    /// Moves the numbers of the descriptor in a written header.
+    fn shift_descriptor(&self, header: &mut [u8], shifts: &Shifts) {
+        if self.descriptor.is_empty() || (shifts.frame_number_by == 0 && shifts.template_id_by == 0) {
+            return;
+        }
+        let list = self.list();
+        // As `write_header` lays them out: the descriptor is last, and the form depends on the longest.
+        let overhead = if list.iter().any(|(_, data)| data.len() > 16) { 2 } else { 1 };
+        let before: usize = list.iter().map(|(_, data)| overhead + data.len()).sum();
+        let end = FIXED_HEADER_LEN + 4 + before;
+        if let Some(written) = header.get_mut(end - self.descriptor.len()..end) {
+            dependency::shift(written, shifts.frame_number_by, shifts.template_id_by);
+        }
+    }
 }
 
-/// Writes prefix and payload behind the header, VP8's ids moved. Returns the packet's length, 0 when it does not fit.
-fn write_payload(
-    buffer: &mut [u8],
-    start: usize,
-    prefix: &[u8],
-    payload: &[u8],
-    places: Places,
-    segment: &Segment,
-) -> usize {
+/// Writes prefix and payload behind the header. Returns the packet's length, 0 when it does not fit.
+fn write_payload(buffer: &mut [u8], start: usize, prefix: &[u8], payload: &[u8]) -> usize {
     let body = start + prefix.len();
     let end = body + payload.len();
     if start == 0 || end > buffer.len() {
@@ -450,17 +447,11 @@ fn write_payload(
     }
     buffer[start..body].copy_from_slice(prefix);
     buffer[body..end].copy_from_slice(payload);
-    places.shift(&mut buffer[body..end], segment.picture_id_by, segment.tl0_by);
     end
 }
 
-fn places_of(row: &PayloadType, payload: &[u8]) -> Places {
-    let vp8 = if row.codec == Codec::Vp8 { vp8::Descriptor::parse(payload) } else { None };
-    vp8.map(|vp8| vp8.places()).unwrap_or_default()
-}
-
 /// The id of an extension in every offer.
-const fn id_of(extension: Extension) -> u8 {
+pub(super) const fn id_of(extension: Extension) -> u8 {
     match extension {
         Extension::AudioLevel => 1,
         Extension::Mid => 10,

@@ -1,10 +1,12 @@
 //! A conference seen from outside: packets in, packets out, in virtual time.
 
 use super::*;
+use tertulia_model::profile::Codec;
 use tertulia_model::{GroupSemantics, Source as Signalled, SourceGroup, Ssrc};
+use tertulia_rtp::Packet;
+use tertulia_rtp::codec::{Inspector, vp8};
 use tertulia_rtp::packet::{Header, write_header};
 use tertulia_rtp::rtcp::{Compound, Rtcp};
-use tertulia_rtp::{Packet, codec::vp8};
 
 const FULL: Capabilities = Capabilities::USUAL;
 
@@ -41,7 +43,7 @@ impl Room {
     fn of(people: u32) -> Self {
         let feedback = FeedbackSsrcs { audio: Ssrc(1_000_001), video: Ssrc(1_000_002) };
         let mut room = Self {
-            conference: Conference::new(ConferenceId(1), feedback, 7),
+            conference: Conference::new(ConferenceId(1), feedback, Policy::default(), 7),
             now: Instant::now(),
             sink: Sink::default(),
             out: Vec::new(),
@@ -49,10 +51,11 @@ impl Room {
         for n in 0..people {
             let id = EndpointId::parse(&format!("p{n}")).unwrap();
             room.conference.add_endpoint(room.now, EndpointKey(n), id, FULL);
-            room.conference.set_sources(room.now, EndpointKey(n), &sources(n), &mut room.out);
+            room.conference.set_sources(room.now, EndpointKey(n), &sources(n));
             room.conference.handle_connected(room.now, EndpointKey(n), &mut room.out);
             room.conference.handle_channel_open(room.now, EndpointKey(n), &mut room.out);
         }
+        room.wait(50);
         room
     }
 
@@ -72,6 +75,7 @@ impl Room {
             None => packet.extend_from_slice(&[0x11, 0, 0, 1, 2, 3]),
         }
         self.conference.handle_rtp(self.now, EndpointKey(from), &packet, &mut self.sink, &mut self.out);
+        self.conference.finish_turn(self.now, &mut self.sink);
     }
 
     fn audio(&mut self, from: u32, sequence: u16, level: u8) {
@@ -86,6 +90,7 @@ impl Room {
         let start = write_header(&mut packet, header, &[(1, &[level])]);
         packet.truncate(start + 20);
         self.conference.handle_rtp(self.now, EndpointKey(from), &packet, &mut self.sink, &mut self.out);
+        self.conference.finish_turn(self.now, &mut self.sink);
     }
 
     fn say(&mut self, from: u32, text: &str) {
@@ -161,7 +166,7 @@ fn a_viewer_of_180_lines_gets_the_lowest_layer_and_one_of_720_the_highest() {
     let mut room = Room::of(3);
     room.say(1, &want(180));
     room.say(2, &want(720));
-    for sequence in 1..=30 {
+    for sequence in 1..=120 {
         for (layer, height) in [(1, 180), (2, 360), (3, 720)] {
             room.video(0, layer, sequence, (sequence % 10 == 1).then_some(height));
         }
@@ -172,7 +177,7 @@ fn a_viewer_of_180_lines_gets_the_lowest_layer_and_one_of_720_the_highest() {
         assert!(packets.len() >= 20, "{viewer}: {}", packets.len());
         assert!(packets.iter().all(|packet| packet.header.ssrc == 101), "under the primary SSRC");
         let last_key =
-            packets.iter().rev().find_map(|p| vp8::Descriptor::parse(p.payload()).unwrap().keyframe(p.payload()).1);
+            packets.iter().rev().find_map(|p| Inspector::default().inspect(Codec::Vp8, p.payload(), true, None).height);
         assert_eq!(last_key, Some(height));
         let sequences: Vec<u16> = packets.iter().map(|packet| packet.header.sequence).collect();
         assert!(sequences.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{sequences:?}");
@@ -226,6 +231,7 @@ fn a_loss_on_the_way_in_is_asked_for_and_its_repair_fills_the_gap() {
     repair.truncate(start);
     repair.extend_from_slice(&[0, 3, 0x90, 0xe0, 0x80, 3, 3, 0x20, 0x11, 0, 0]);
     room.conference.handle_rtp(room.now, EndpointKey(0), &repair, &mut room.sink, &mut room.out);
+    room.conference.finish_turn(room.now, &mut room.sink);
     let sequences: Vec<u16> = room.rtp_to(1).iter().map(|packet| packet.header.sequence).collect();
     let first = sequences[0];
     assert_eq!(sequences.iter().map(|s| s.wrapping_sub(first)).collect::<Vec<_>>(), [0, 1, 3, 2]);
@@ -286,6 +292,7 @@ fn channels_tell_what_is_forwarded_and_how_much_is_wanted() {
     assert_eq!(room.said_to(0), [r#"{"colibriClass":"SenderSourceConstraints","maxHeight":720,"sourceName":"p0-v0"}"#]);
     room.out.clear();
     room.say(0, r#"{"colibriClass":"SourceVideoTypeMessage","sourceName":"p0-v0","videoType":"none"}"#);
+    room.wait(50);
     assert!(room.said_to(1).contains(&r#"{"colibriClass":"ForwardedSources","forwardedSources":[]}"#.to_owned()));
     room.out.clear();
     room.say(0, r#"{"colibriClass":"EndpointMessage","to":"p1","from":"forged","msgPayload":{"type":"x"}}"#);
@@ -324,7 +331,7 @@ fn nothing_is_left_of_those_who_left() {
     let mut room = Room::of(3);
     room.video(0, 1, 1, Some(180));
     for key in 0..3 {
-        room.conference.remove_endpoint(room.now, EndpointKey(key), &mut room.out);
+        room.conference.remove_endpoint(room.now, EndpointKey(key));
     }
     assert!(room.conference.is_empty());
     assert_eq!(room.conference.next_timeout(), None);
@@ -353,8 +360,8 @@ fn a_stream_that_comes_back_goes_on_where_it_ended() {
     let mut room = Room::of(2);
     room.audio(0, 1, 30);
     let before = room.rtp_to(1)[0].header.sequence;
-    room.conference.set_sources(room.now, EndpointKey(0), &SourceSet::default(), &mut room.out);
-    room.conference.set_sources(room.now, EndpointKey(0), &sources(0), &mut room.out);
+    room.conference.set_sources(room.now, EndpointKey(0), &SourceSet::default());
+    room.conference.set_sources(room.now, EndpointKey(0), &sources(0));
     room.audio(0, 2, 30);
     assert_eq!(room.rtp_to(1)[1].header.sequence, before.wrapping_add(1));
 }

@@ -9,8 +9,6 @@
 //! that is gone; overuse seen by a sender that did not fill the path costs a little and not all; loss is answered by
 //! a bound of its own with a floor.
 
-// Nothing calls in here yet: the forwarding beside it is about to.
-#![allow(dead_code, unused_imports)]
 
 mod acked;
 mod arrival;

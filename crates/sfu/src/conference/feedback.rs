@@ -1,0 +1,265 @@
+//! RTCP, both ways: what receivers complain of is answered here or asked of senders; a bridge never passes complaints on.
+
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use tertulia_model::{EndpointId, MediaKind};
+use tertulia_rtp::rtcp::{Compound, ReportBlock, ReportBlocks, Rtcp, SenderInfo, Writer};
+
+use super::forward::{OVERHEAD, Sent, send_video};
+use super::{Conference, index_of};
+use crate::egress::{Egress, EndpointKey};
+use crate::endpoint::Endpoint;
+use crate::estimate::Turn;
+use crate::keyframe::preemptive_delay;
+use crate::source::Source;
+use crate::subscription::Course;
+
+/// Canonical name of the bridge's own RTCP.
+const CNAME: &str = "tertulia";
+/// Report blocks in one compound; a sender has at most 20 streams.
+const BLOCKS_MAX: usize = 24;
+/// Shortest time between two repetitions of one packet, whatever the round trip.
+const REPEAT_GAP_MIN_MS: u16 = 20;
+/// One frame of a usual camera.
+const FRAME: Duration = Duration::from_millis(33);
+
+impl Conference {
+    /// One decrypted, authenticated RTCP compound of an endpoint.
+    pub fn handle_rtcp(&mut self, now: Instant, key: EndpointKey, bytes: &[u8], egress: &mut impl Egress) {
+        let Some(place) = self.places.get(&key).copied() else { return };
+        self.endpoints[index_of(place)].heard(now);
+        for part in Compound::new(bytes) {
+            match part {
+                Rtcp::SenderReport { info, blocks } => {
+                    self.pass_sender_report(now, place, info, egress);
+                    self.read_reports(now, place, blocks);
+                }
+                Rtcp::ReceiverReport { blocks, .. } => self.read_reports(now, place, blocks),
+                Rtcp::Nack { media_ssrc, losses } => {
+                    for sequence in losses.sequences() {
+                        self.resend(now, place, media_ssrc, sequence, egress);
+                    }
+                }
+                Rtcp::PictureLossIndication { media_ssrc } => self.ask_keyframe(now, place, media_ssrc),
+                Rtcp::FullIntraRequest { entries } => {
+                    for entry in entries.chunks_exact(8) {
+                        let ssrc = u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]);
+                        self.ask_keyframe(now, place, ssrc);
+                    }
+                }
+                Rtcp::TransportCc { feedback } => {
+                    self.endpoints[index_of(place)].path.estimator.handle_feedback(now, feedback);
+                }
+                Rtcp::ReceiverEstimate { bits_per_second, .. } => {
+                    self.endpoints[index_of(place)].path.handle_remb(bits_per_second);
+                }
+                Rtcp::Other { .. } => {}
+            }
+        }
+        self.ask_senders(now, egress);
+    }
+
+    /// The source whose stream to this receiver has this SSRC.
+    fn source_towards(&self, place: u32, ssrc: u32) -> Option<usize> {
+        let streams = &self.endpoints.get(index_of(place))?.streams;
+        if streams.is_rewriting() {
+            return streams.source_of(ssrc);
+        }
+        self.routes.get(&ssrc).filter(|route| !route.rtx && route.encoding == 0).map(|route| route.source)
+    }
+
+    /// Losses and round trips that a receiver tells of.
+    fn read_reports(&mut self, now: Instant, place: u32, blocks: ReportBlocks<'_>) {
+        for block in blocks {
+            let Some(source) = self.source_towards(place, block.ssrc).and_then(|index| self.sources.get(index)) else {
+                continue;
+            };
+            let round_trip = source.encodings.iter().find_map(|encoding| encoding.round_trip(now, &block));
+            let estimator = &mut self.endpoints[index_of(place)].path.estimator;
+            if source.kind == MediaKind::Video {
+                estimator.handle_report(now, block.fraction_lost);
+            }
+            if let Some(round_trip) = round_trip {
+                estimator.handle_rtt(round_trip);
+            }
+        }
+    }
+
+    /// Answers one lost packet by a retransmission, where the receiver knows them.
+    fn resend(&mut self, now: Instant, place: u32, ssrc: u32, sequence: u16, egress: &mut impl Egress) {
+        let Some(index) = self.source_towards(place, ssrc) else { return };
+        let since = self.since_start(now);
+        let Self { sources, endpoints, counters, .. } = self;
+        let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get_mut(index_of(place))) else { return };
+        let Source { encodings, subscriptions, .. } = source;
+        let Ok(at) = subscriptions.binary_search_by_key(&place, |s| s.receiver) else { return };
+        let Some((course, stream)) = subscriptions[at].video() else { return };
+        // Without RTX there is no repair: the same number again with other stamps would use up one nonce of SRTP twice.
+        let Some(rtx) = stream.rtx_ssrc.filter(|_| endpoint.capabilities.rtx) else { return };
+        // Once a round trip: what was repeated sooner is still on its way.
+        let round_trip_ms = endpoint.path.round_trip().as_millis() * 9 / 10;
+        let gap_ms = u16::try_from(round_trip_ms).unwrap_or(u16::MAX).clamp(REPEAT_GAP_MIN_MS, 2_000);
+        let at_ms = u64::try_from(since.as_millis()).unwrap_or(0);
+        let Some(out) = course.lookup(stream, sequence, at_ms, gap_ms) else { return };
+        if !endpoint.path.pacer.may_send(now, Turn::Retransmission, OVERHEAD) {
+            return; // It will be asked for again.
+        }
+        let sequence = stream.next_rtx_sequence();
+        let sent = Sent { stream_ssrc: stream.ssrc, at: out, repeat: Some((rtx, sequence, None)) };
+        if send_video(now, since, course, encodings, endpoint, sent, egress) {
+            counters.retransmitted += 1;
+            endpoint.path.spend_aside(OVERHEAD + 1_000);
+        }
+    }
+
+    /// A receiver lost the picture.
+    fn ask_keyframe(&mut self, now: Instant, place: u32, ssrc: u32) {
+        let Some(index) = self.source_towards(place, ssrc) else { return };
+        let Some((source, endpoint)) = self.sources.get_mut(index).zip(self.endpoints.get(index_of(place))) else {
+            return;
+        };
+        let Ok(at) = source.subscriptions.binary_search_by_key(&place, |s| s.receiver) else { return };
+        let Some((course, _)) = source.subscriptions[at].video() else { return };
+        let Some(aim) = course.current().or(course.aimed()) else { return };
+        if course.may_ask_keyframe(now) {
+            source.keyframes.want_after_loss(now, usize::from(aim.encoding), endpoint.path.round_trip());
+        }
+    }
+
+    /// Sender reports go on to those who get the stream, in their time.
+    fn pass_sender_report(&mut self, now: Instant, place: u32, info: SenderInfo, egress: &mut impl Egress) {
+        let Some(route) = self.routes.get(&info.ssrc).copied().filter(|route| !route.rtx) else { return };
+        let Self { sources, endpoints, compound, .. } = self;
+        let Some(source) = sources.get_mut(route.source).filter(|source| source.owner == place) else { return };
+        source.encodings[route.encoding].sender_report(now, info);
+        for subscription in &source.subscriptions {
+            let timestamp_by = match &subscription.course {
+                Course::Audio(course) => course.timestamp_by(),
+                Course::Video(course) => course.timestamp_by(u8::try_from(route.encoding).unwrap_or(u8::MAX)),
+            };
+            let Some((timestamp_by, endpoint)) = timestamp_by.zip(endpoints.get(index_of(subscription.receiver)))
+            else {
+                continue;
+            };
+            let stream = &subscription.stream;
+            compound.clear();
+            compound.sender_report(SenderInfo {
+                ssrc: stream.ssrc,
+                ntp: info.ntp,
+                rtp_timestamp: info.rtp_timestamp.wrapping_add(timestamp_by),
+                packets: stream.packets,
+                octets: stream.octets,
+            });
+            compound.cname(stream.ssrc, CNAME);
+            egress.rtcp(endpoint.key, compound.bytes());
+        }
+    }
+
+    /// Asks senders for what is missing: lost packets and key frames.
+    pub(super) fn ask_senders(&mut self, now: Instant, egress: &mut impl Egress) {
+        let own = self.feedback.video.0;
+        let Self { sources, endpoints, compound, counters, .. } = self;
+        for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
+            let Some(owner) = endpoints.get(index_of(source.owner)) else { continue };
+            let Source { encodings, subscriptions, keyframes, is_awaited, .. } = source;
+            if *is_awaited {
+                *is_awaited = false;
+                for subscription in subscriptions {
+                    let awaited = subscription.video().and_then(|(course, _)| course.awaits_keyframe());
+                    if let Some(encoding) = awaited {
+                        *is_awaited = true;
+                        keyframes.want_start(usize::from(encoding));
+                    }
+                }
+            }
+            compound.clear();
+            for stream in encodings.iter_mut().filter(|stream| !stream.missing.is_empty()) {
+                let due = stream.missing.due(now);
+                counters.nacks += due.len() as u64;
+                compound.nack(own, stream.ssrc, due.into_iter());
+            }
+            for encoding in keyframes.take_due(now, owner.path.round_trip() + FRAME).iter() {
+                // A sender that sends nothing starts with a key frame by itself.
+                let Some(stream) = encodings.get(encoding).filter(|stream| stream.is_active(now)) else { continue };
+                counters.keyframe_requests += 1;
+                compound.picture_loss(own, stream.ssrc);
+            }
+            if !compound.is_empty() {
+                egress.rtcp(owner.key, compound.bytes());
+            }
+        }
+    }
+
+    /// Plans to ask somebody who began to speak for a key frame, for those who will put them on their stages.
+    pub(super) fn plan_keyframe(&mut self, now: Instant, speaker: &EndpointId) {
+        let Some((place, endpoint)) = self.endpoints.iter().find(|(_, endpoint)| endpoint.id == *speaker) else {
+            return;
+        };
+        let is_other_camera = |name| {
+            let owner = self.sources.iter().find(|(_, source)| source.name == name).map(|(_, source)| source);
+            owner.is_some_and(|source| index_of(source.owner) != place && !source.video_type.is_desktop())
+        };
+        let mut others = self.endpoints.iter().filter(|(other, _)| *other != place).map(|(_, other)| other);
+        let on_stage =
+            others.any(|other| other.constraints.on_stage.first().is_some_and(|n| is_other_camera(n.clone())));
+        let longest = self.endpoints.iter().map(|(_, other)| other.path.round_trip()).max().unwrap_or_default();
+        let delay = preemptive_delay(self.endpoints.len(), on_stage, longest, endpoint.path.round_trip());
+        self.preemptive = delay.map(|delay| (now + delay, endpoint.key));
+    }
+
+    /// Asks for the planned key frame when it is time.
+    pub(super) fn ask_ahead(&mut self, now: Instant) {
+        let Some((_, key)) = self.preemptive.take_if(|(at, _)| now >= *at) else { return };
+        let Some(place) = self.places.get(&key).copied() else { return };
+        let cameras = self.sources.iter_mut().filter(|(_, source)| source.owner == place);
+        for (_, source) in cameras.filter(|(_, source)| source.kind == MediaKind::Video && source.is_enabled()) {
+            let top = source.encodings.iter().rposition(|encoding| encoding.is_active(now));
+            if let Some(encoding) = top.filter(|_| !source.video_type.is_desktop()) {
+                source.keyframes.want_start(encoding);
+            }
+        }
+    }
+
+    /// Reception reports and transport-wide feedback.
+    pub(super) fn report_to_senders(&mut self, now: Instant, egress: &mut impl Egress) {
+        let Self { sources, endpoints, compound, feedback, .. } = self;
+        for (place, endpoint) in endpoints.iter_mut() {
+            if endpoint.report_due(now) {
+                let mut blocks: ArrayVec<ReportBlock, BLOCKS_MAX> = ArrayVec::new();
+                let own = sources.iter_mut().filter(|(_, source)| index_of(source.owner) == place);
+                for block in own.flat_map(|(_, source)| &mut source.encodings).filter_map(|stream| stream.report(now)) {
+                    if blocks.try_push(block).is_err() {
+                        break;
+                    }
+                }
+                compound.clear();
+                compound.receiver_report(feedback.audio.0, &blocks);
+                compound.cname(feedback.audio.0, CNAME);
+                egress.rtcp(endpoint.key, compound.bytes());
+            }
+            if endpoint.feedback_due(now) {
+                send_feedback(endpoint, feedback.video.0, compound, egress);
+            }
+        }
+    }
+
+    /// A frame is complete: its feedback need not wait for the tick.
+    pub(super) fn flush_feedback(&mut self, now: Instant, place: u32, egress: &mut impl Egress) {
+        let Some(endpoint) = self.endpoints.get_mut(index_of(place)) else { return };
+        if endpoint.feedback_due(now) {
+            send_feedback(endpoint, self.feedback.video.0, &mut self.compound, egress);
+        }
+    }
+}
+
+fn send_feedback(endpoint: &mut Endpoint, own: u32, compound: &mut Writer, egress: &mut impl Egress) {
+    let mut feedback = [0u8; 1024];
+    let len = endpoint.recorder.write(&mut feedback);
+    if len > 0 {
+        compound.clear();
+        // libwebrtc takes feedback only for a stream that it sends, although the feedback is about all of them.
+        compound.transport_cc(own, endpoint.last_ssrc, &feedback[..len]);
+        egress.rtcp(endpoint.key, compound.bytes());
+    }
+}

@@ -1,0 +1,166 @@
+//! Packets that wait for their receivers' pacers, and padding that measures paths.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tertulia_model::MediaKind;
+use tertulia_model::profile;
+use tertulia_rtp::packet::Header;
+
+use super::forward::{OVERHEAD, Sent, Stamps, send_video, write_padding};
+use super::{Conference, index_of};
+use crate::channel;
+use crate::egress::{Egress, Output};
+use crate::endpoint::Endpoint;
+use crate::estimate::{ProbeId, Turn};
+use crate::source::Source;
+use crate::subscription::Subscription;
+
+/// Time between two looks at who may send.
+pub(super) const INTERVAL: Duration = Duration::from_millis(2);
+/// Packets of the recent past of which padding is made; repeating them may repair something.
+const REPEATABLE: usize = 16;
+/// Longest padding (RFC 3550 §5.1: its length is one byte).
+const PADDING_MAX: u8 = 255;
+/// Padding packets to one receiver in one look, whatever its probe asks for.
+const PADDINGS_MAX: usize = 40;
+
+impl Conference {
+    /// Lets go what may go. Those who still wait are looked at again.
+    pub(super) fn let_go(&mut self, now: Instant, egress: &mut impl Egress) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|place| {
+            self.send_waiting(now, *place, egress);
+            let probing = self.send_padding(now, *place, egress);
+            let Some(endpoint) = self.endpoints.get_mut(index_of(*place)) else { return false };
+            endpoint.path.is_waiting = probing || !endpoint.path.queue.is_empty();
+            endpoint.path.is_waiting
+        });
+        self.waiting = waiting;
+        self.next_pace = (!self.waiting.is_empty()).then(|| now + INTERVAL);
+    }
+
+    /// Runs everybody's estimator and tells who needs another allocation; tells clients what was found from time to time.
+    pub(super) fn measure_paths(&mut self, now: Instant, out: &mut Vec<Output>) {
+        for (place, endpoint) in self.endpoints.iter_mut().filter(|(_, endpoint)| endpoint.connected) {
+            let (ideal, allocated) = (endpoint.ideal_bps, endpoint.allocated_bps);
+            endpoint.needs_allocation |= endpoint.path.on_tick(now, ideal, allocated);
+            let probing = endpoint.path.estimator.padding_due(now).is_some();
+            if probing && !std::mem::replace(&mut endpoint.path.is_waiting, true) {
+                self.waiting.push(super::place_of(place));
+                self.next_pace.get_or_insert(now);
+            }
+            if endpoint.stats_due(now)
+                && let Some(bps) = endpoint.path.estimate_bps()
+            {
+                let text: Arc<str> = channel::connection_stats(bps);
+                out.push(Output::Channel { to: endpoint.key, text });
+            }
+        }
+    }
+
+    fn send_waiting(&mut self, now: Instant, place: u32, egress: &mut impl Egress) {
+        let since = self.since_start(now);
+        let Self { sources, endpoints, counters, .. } = self;
+        let Some(endpoint) = endpoints.get_mut(index_of(place)) else { return };
+        while let Some(queued) = endpoint.path.queue.front().copied() {
+            if !endpoint.path.pacer.may_send(now, Turn::Video, usize::try_from(queued.bytes).unwrap_or(0)) {
+                break;
+            }
+            endpoint.path.queue.pop_front();
+            let Some(source) = sources.get_mut(index_of(queued.source)) else { continue };
+            let Source { subscriptions, encodings, .. } = source;
+            let Ok(at) = subscriptions.binary_search_by_key(&place, |s| s.receiver) else { continue };
+            let Some((course, stream)) = subscriptions[at].video() else { continue };
+            if stream.ssrc != queued.ssrc {
+                continue;
+            }
+            let sent = Sent { stream_ssrc: queued.ssrc, at: queued.out, repeat: None };
+            if send_video(now, since, course, encodings, endpoint, sent, egress) {
+                counters.forwarded += 1;
+                counters.paced += 1;
+            }
+        }
+    }
+
+    /// Sends what the receiver's probe is due: packets of the recent past again, or padding. `false` when there is no probe.
+    fn send_padding(&mut self, now: Instant, place: u32, egress: &mut impl Egress) -> bool {
+        let since = self.since_start(now);
+        let Self { sources, endpoints, counters, .. } = self;
+        let Some(endpoint) = endpoints.get_mut(index_of(place)) else { return false };
+        for nth in 0..PADDINGS_MAX {
+            let Some((probe, bytes)) = endpoint.path.estimator.padding_due(now) else { return nth > 0 };
+            if bytes == 0 {
+                return true;
+            }
+            // The largest picture that goes to this receiver has the most to repeat.
+            let subscribed =
+                sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video).filter_map(|(_, source)| {
+                    let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
+                    let current = match &source.subscriptions[at].course {
+                        crate::subscription::Course::Video(course) => course.current()?,
+                        crate::subscription::Course::Audio(_) => return None,
+                    };
+                    Some((current, at, source))
+                });
+            let best = subscribed.max_by_key(|(current, ..)| (current.encoding, current.layer));
+            let Some((_, at, Source { subscriptions, encodings, .. })) = best else { return false };
+            let subscription = &mut subscriptions[at];
+            let context = Padding { now, since, probe, bytes, nth };
+            if !context.repeat(subscription, encodings, endpoint, egress)
+                && !context.pad(subscription, endpoint, egress)
+            {
+                return false;
+            }
+            counters.probes += 1;
+        }
+        true
+    }
+}
+
+/// One packet of a probe.
+struct Padding {
+    now: Instant,
+    since: Duration,
+    probe: ProbeId,
+    bytes: usize,
+    nth: usize,
+}
+
+impl Padding {
+    /// Sends a packet of the recent past again.
+    fn repeat(
+        &self,
+        subscription: &mut Subscription,
+        encodings: &[crate::encoding::Encoding],
+        endpoint: &mut Endpoint,
+        egress: &mut impl Egress,
+    ) -> bool {
+        let Some((course, stream)) = subscription.video() else { return false };
+        let Some(rtx) = stream.rtx_ssrc.filter(|_| endpoint.capabilities.rtx && self.bytes >= 300) else {
+            return false;
+        };
+        let back = u64::try_from(self.nth % REPEATABLE).unwrap_or(0);
+        let at = stream.highest_out.saturating_sub(back);
+        let sequence = stream.next_rtx_sequence();
+        let sent = Sent { stream_ssrc: stream.ssrc, at, repeat: Some((rtx, sequence, Some(self.probe))) };
+        send_video(self.now, self.since, course, encodings, endpoint, sent, egress)
+    }
+
+    /// Sends padding on the stream of retransmissions.
+    fn pad(&self, subscription: &mut Subscription, endpoint: &mut Endpoint, egress: &mut impl Egress) -> bool {
+        let stream = &mut subscription.stream;
+        let (Some(ssrc), Some(last)) = (stream.rtx_ssrc.filter(|_| endpoint.capabilities.rtx), stream.last) else {
+            return false;
+        };
+        let len = u8::try_from(self.bytes.saturating_sub(OVERHEAD)).unwrap_or(PADDING_MAX).max(1);
+        let payload_type = profile::PAYLOAD_TYPES.iter().find_map(|row| row.rtx).unwrap_or(0);
+        let sequence = stream.next_rtx_sequence();
+        let header = Header { marker: false, payload_type, sequence, timestamp: last.timestamp, ssrc };
+        let bytes = usize::from(len) + OVERHEAD;
+        endpoint.path.pacer.spent(self.now, bytes);
+        let stamps = Stamps::of(self.now, endpoint, MediaKind::Video, None, &[], self.since, bytes, Some(self.probe));
+        egress.rtp(endpoint.key, |buffer| write_padding(buffer, header, &stamps, len));
+        true
+    }
+}

@@ -1,0 +1,279 @@
+//! Decisions: who gets which sources at which layers, under which SSRCs, and who is told of it.
+
+use std::time::Instant;
+
+use tertulia_model::{EndpointId, MediaKind, SourceName};
+use tertulia_rtp::codec::Layer;
+
+use super::{Conference, index_of, place_of};
+use crate::allocation::{Allocation, Candidate, Request, allocate};
+use crate::channel::{self, AudioSlot, VideoSlot};
+use crate::egress::Output;
+use crate::endpoint::Endpoint;
+use crate::source::Source;
+use crate::stream::SLOTS_MAX;
+use crate::subscription::{Aim, AudioCourse, Course, Subscription, VideoCourse};
+
+impl Conference {
+    /// Something changed for everybody: the next tick, which is brought forward, decides anew.
+    pub(super) fn needs_allocation(&mut self, now: Instant) {
+        for (_, endpoint) in &mut self.endpoints {
+            endpoint.needs_allocation = true;
+        }
+        self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK / 2));
+    }
+
+    /// Decides anew for everybody who needs it, and tells senders what is wanted of them.
+    pub(super) fn allocate_due(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let due = self.endpoints.iter().filter(|(_, endpoint)| endpoint.needs_allocation && endpoint.connected);
+        let due: Vec<u32> = due.map(|(place, _)| place_of(place)).collect(); // allocates only when there is one
+        if due.is_empty() {
+            return;
+        }
+        for place in due {
+            self.allocate_for(now, place, out);
+        }
+        self.limit_senders(out);
+    }
+
+    /// Decides anew for one receiver.
+    pub(super) fn allocate_for(&mut self, now: Instant, place: u32, out: &mut Vec<Output>) {
+        let mut allocation = std::mem::take(&mut self.allocation);
+        let Self { sources, endpoints, speakers, policy, .. } = self;
+        let Some(endpoint) = endpoints.get_mut(index_of(place)).filter(|endpoint| endpoint.connected) else { return };
+        let mut history = std::mem::take(&mut endpoint.history);
+        let endpoint = &*endpoint;
+        let shown = |kind, owner| kind == MediaKind::Video && owner != place && endpoint.capabilities.video;
+        let sources = sources.iter().filter(|(_, source)| shown(source.kind, source.owner));
+        let candidates: Vec<Candidate<'_>> = sources
+            .map(|(index, source)| Candidate {
+                source: index,
+                name: &source.name,
+                speech_rank: speakers.rank(source.owner_key),
+                enabled: source.is_enabled(),
+                video_type: source.video_type,
+                layers: &source.layers,
+            })
+            .collect();
+        // With few SSRCs there are so many places and no more.
+        let slots = endpoint.streams.is_rewriting().then(|| u32::try_from(SLOTS_MAX).unwrap_or(u32::MAX));
+        let request = Request {
+            constraints: &endpoint.constraints,
+            available_bps: endpoint.path.available_bps(),
+            last_n_max: policy.last_n.into_iter().chain(slots).min(),
+            candidates: &candidates,
+        };
+        allocate(now, &request, &mut history, &mut allocation);
+        let endpoint = &mut self.endpoints[index_of(place)];
+        endpoint.history = history;
+        (endpoint.ideal_bps, endpoint.allocated_bps) = (allocation.ideal_bps, allocation.allocated_bps);
+        endpoint.path.allocated(now);
+        endpoint.needs_allocation = false;
+        self.follow(now, place, &allocation, out);
+        self.allocation = allocation;
+    }
+
+    /// Makes subscriptions what was decided.
+    fn follow(&mut self, now: Instant, place: u32, allocation: &Allocation, out: &mut Vec<Output>) {
+        let mut forwarded: Vec<(SourceName, EndpointId)> = Vec::new();
+        let mut announced = false;
+        // First what ends, so that its SSRCs are free for what begins.
+        let ending = allocation.decisions.iter().filter(|decision| decision.target.is_none());
+        let going = allocation.decisions.iter().filter(|decision| decision.target.is_some());
+        for decision in ending.chain(going) {
+            let Some(source) = self.sources.get_mut(decision.source) else { continue };
+            source.wish(place, decision.max_height);
+            let aim = decision.target.and_then(|index| source.layers.get(index)).map(|layer| Aim {
+                encoding: layer.encoding,
+                layer: Layer::new(layer.layer / Layer::TEMPORAL, layer.layer % Layer::TEMPORAL),
+            });
+            let Some(aim) = aim else {
+                if let Some(ended) = source.unsubscribe(place) {
+                    self.endpoints[index_of(place)].streams.park(now, ended.stream);
+                }
+                continue;
+            };
+            if source.subscription(place).is_none() {
+                announced |= self.subscribe_video(now, decision.source, place);
+            }
+            let source = &mut self.sources[decision.source];
+            let Some(subscription) = source.subscription(place) else { continue };
+            if let Some((course, _)) = subscription.video() {
+                course.aim(Some(aim));
+                source.is_awaited |= course.awaits_keyframe().is_some();
+            }
+            if let Some(owner) = self.endpoints.get(index_of(source.owner)) {
+                forwarded.push((source.name.clone(), owner.id.clone()));
+            }
+        }
+        if announced {
+            self.announce(place, MediaKind::Video, out);
+        }
+        if self.sources.iter().any(|(_, source)| source.is_awaited) {
+            self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK));
+        }
+        self.tell_forwarded(place, forwarded, out);
+    }
+
+    /// A video subscription that aims at nothing yet; whether the receiver's map of SSRCs changed.
+    fn subscribe_video(&mut self, now: Instant, index: usize, place: u32) -> bool {
+        let Self { sources, endpoints, random, .. } = self;
+        let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get_mut(index_of(place))) else {
+            return false;
+        };
+        let own = (source.primary_ssrc(), source.primary_rtx());
+        let Some(taken) = endpoint.streams.take(now, MediaKind::Video, index, own, || random.next()) else {
+            return false;
+        };
+        let course = Course::Video(Box::new(VideoCourse::default()));
+        source.subscribe(Subscription { receiver: place, stream: taken.stream, course });
+        taken.announce
+    }
+
+    /// Everybody who wants a source's sound gets it. With few SSRCs that waits until there is sound: see [`Conference::wake_audio`].
+    pub(super) fn subscribe_audio(&mut self, now: Instant, index: usize, place: u32) {
+        let Self { sources, endpoints, random, .. } = self;
+        let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get_mut(index_of(place))) else { return };
+        let Some(always) = wants_sound(source, endpoint, place) else {
+            if let Some(ended) = source.unsubscribe(place) {
+                endpoint.streams.park(now, ended.stream);
+            }
+            return;
+        };
+        match source.subscription(place) {
+            Some(Subscription { course: Course::Audio(course), .. }) => course.always = always,
+            Some(_) => {}
+            None if endpoint.streams.is_rewriting() => {}
+            None => {
+                let own = (source.primary_ssrc(), None);
+                let Some(taken) = endpoint.streams.take(now, MediaKind::Audio, index, own, || random.next()) else {
+                    return;
+                };
+                let course = Course::Audio(AudioCourse::new(always));
+                source.subscribe(Subscription { receiver: place, stream: taken.stream, course });
+            }
+        }
+    }
+
+    /// A source is heard again: receivers with few SSRCs get one for it, from the source that was silent for longest if there is none.
+    pub(super) fn wake_audio(&mut self, now: Instant, index: usize, out: &mut Vec<Output>) {
+        let few = self.endpoints.iter().filter(|(_, endpoint)| endpoint.streams.is_rewriting());
+        let few: Vec<u32> = few.map(|(place, _)| place_of(place)).collect(); // allocates only when there is one
+        for place in few {
+            let (source, endpoint) = (&mut self.sources[index], &self.endpoints[index_of(place)]);
+            let Some(always) = wants_sound(source, endpoint, place) else { continue };
+            if source.subscription(place).is_some() {
+                continue;
+            }
+            if !endpoint.streams.has_free(MediaKind::Audio) {
+                self.silence_one(now, place);
+            }
+            let Self { sources, endpoints, random, .. } = self;
+            let source = &mut sources[index];
+            let own = (source.primary_ssrc(), None);
+            let streams = &mut endpoints[index_of(place)].streams;
+            let Some(taken) = streams.take(now, MediaKind::Audio, index, own, || random.next()) else { continue };
+            let course = Course::Audio(AudioCourse::new(always));
+            source.subscribe(Subscription { receiver: place, stream: taken.stream, course });
+            if taken.announce {
+                self.announce(place, MediaKind::Audio, out);
+            }
+        }
+    }
+
+    /// Ends the subscription of a receiver to the source whose sound is longest ago.
+    fn silence_one(&mut self, now: Instant, place: u32) {
+        let audible = self.sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Audio);
+        let mut audible = audible.filter_map(|(_, source)| source.subscription(place).is_some().then_some(source));
+        let first = audible.next();
+        let Some(longest) = audible.fold(first, |oldest, source| match oldest {
+            Some(oldest) if oldest.last_packet <= source.last_packet => Some(oldest),
+            _ => Some(source),
+        }) else {
+            return;
+        };
+        if let Some(ended) = longest.unsubscribe(place) {
+            self.endpoints[index_of(place)].streams.park(now, ended.stream);
+        }
+    }
+
+    /// Tells a receiver what all its SSRCs carry: a new channel starts empty.
+    pub(super) fn announce_slots(&self, place: u32, out: &mut Vec<Output>) {
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            self.announce(place, kind, out);
+        }
+    }
+
+    fn announce(&self, place: u32, kind: MediaKind, out: &mut Vec<Output>) {
+        let Some(endpoint) = self.endpoints.get(index_of(place)).filter(|endpoint| endpoint.channel_open) else {
+            return;
+        };
+        let carried = endpoint.streams.slots(kind).iter().filter_map(|slot| {
+            let source = self.sources.get(slot.source?)?;
+            Some((slot, source, &self.endpoints.get(index_of(source.owner))?.id))
+        });
+        let text = match kind {
+            MediaKind::Audio => {
+                let slots = carried.map(|(slot, Source { name: source, .. }, owner)| AudioSlot {
+                    source,
+                    owner,
+                    ssrc: slot.ssrc,
+                    mid: None,
+                });
+                channel::audio_sources_map(&slots.collect::<Vec<_>>())
+            }
+            MediaKind::Video => {
+                let slots = carried.map(|(slot, Source { name: source, video_type, .. }, owner)| VideoSlot {
+                    source,
+                    owner,
+                    ssrc: slot.ssrc,
+                    rtx: slot.rtx_ssrc,
+                    video_type: *video_type,
+                    mid: None,
+                });
+                channel::video_sources_map(&slots.collect::<Vec<_>>())
+            }
+        };
+        if endpoint.streams.slots(kind).iter().any(|slot| slot.source.is_some()) {
+            out.push(Output::Channel { to: endpoint.key, text });
+        }
+    }
+
+    fn tell_forwarded(&mut self, place: u32, list: Vec<(SourceName, EndpointId)>, out: &mut Vec<Output>) {
+        let Some(endpoint) = self.endpoints.get_mut(index_of(place)) else { return };
+        let (names, mut owners): (Vec<SourceName>, Vec<EndpointId>) = list.into_iter().unzip();
+        if !endpoint.channel_open || endpoint.forwarded.as_ref() == Some(&names) {
+            return;
+        }
+        out.push(Output::Channel { to: endpoint.key, text: channel::forwarded_sources(&names) });
+        if !endpoint.capabilities.source_names {
+            owners.dedup();
+            out.push(Output::Channel { to: endpoint.key, text: channel::last_n_endpoints(&owners) });
+        }
+        endpoint.forwarded = Some(names);
+    }
+
+    /// Tells each sender how large anybody wants its sources, so that it can switch layers off.
+    pub(super) fn limit_senders(&mut self, out: &mut Vec<Output>) {
+        let Self { sources, endpoints, .. } = self;
+        for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
+            let owner = endpoints.get(index_of(source.owner)).filter(|owner| owner.channel_open);
+            let (Some(owner), wanted) = (owner, source.wanted_height()) else { continue };
+            if source.told_max_height == Some(wanted) {
+                continue;
+            }
+            source.told_max_height = Some(wanted);
+            let text = channel::sender_source_constraints(&source.name, wanted);
+            out.push(Output::Channel { to: owner.key, text });
+            if !owner.capabilities.source_names {
+                out.push(Output::Channel { to: owner.key, text: channel::sender_video_constraints(wanted) });
+            }
+        }
+    }
+}
+
+/// Whether an endpoint is to get a source's sound, and then whether also when that is not among the loudest.
+fn wants_sound(source: &Source, endpoint: &Endpoint, place: u32) -> Option<bool> {
+    let may = source.owner != place && endpoint.connected && endpoint.capabilities.audio;
+    endpoint.hears(&source.name).filter(|_| may)
+}

@@ -1,0 +1,148 @@
+//! How much an encoding costs, layer by layer, over the last second.
+
+use std::time::{Duration, Instant};
+
+use tertulia_rtp::codec::{FrameInfo, Layer, LayerMask};
+
+/// A window is cut into so many buckets.
+const BUCKETS: usize = 5;
+const BUCKET: Duration = Duration::from_millis(200);
+/// Own layers that are told apart: three spatial times three temporal, and some.
+const LAYERS_MAX: usize = 12;
+
+/// Bytes and frames of each layer that frames belong to.
+#[derive(Debug, Default)]
+pub(crate) struct Rates {
+    own: Vec<Own>,
+    bucket: usize,
+    since: Option<Instant>,
+    /// Buckets that were filled since the beginning, up to all.
+    filled: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    layer: Layer,
+    /// Who needs frames of this layer, key frames aside.
+    present: LayerMask,
+    bytes: [u32; BUCKETS],
+    frames: [u16; BUCKETS],
+}
+
+/// What a layer costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cost {
+    pub(crate) layer: Layer,
+    /// With everything it needs.
+    pub(crate) bps: u64,
+    pub(crate) frames_per_second: u16,
+}
+
+impl Rates {
+    /// Counts one packet of `bytes` on the wire.
+    pub(crate) fn count(&mut self, now: Instant, info: &FrameInfo, bytes: usize) {
+        self.turn(now);
+        let place = self.own.partition_point(|own| own.layer < info.layer);
+        if self.own.get(place).is_none_or(|own| own.layer != info.layer) {
+            if self.own.len() >= LAYERS_MAX {
+                return;
+            }
+            let new = Own { layer: info.layer, present: info.present, bytes: [0; BUCKETS], frames: [0; BUCKETS] };
+            self.own.insert(place, new);
+        }
+        let own = &mut self.own[place];
+        own.bytes[self.bucket] = own.bytes[self.bucket].saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if info.starts_frame {
+            own.frames[self.bucket] = own.frames[self.bucket].saturating_add(1);
+            if !info.starts_keyframe {
+                own.present = info.present;
+            }
+        }
+    }
+
+    /// The cost of each layer of which something came within the window, lowest first.
+    pub(crate) fn costs(&mut self, now: Instant) -> impl Iterator<Item = Cost> + '_ {
+        self.turn(now);
+        // Before the window is full, what came stands for as much of it as has passed.
+        let window = BUCKET * u32::try_from(self.filled.clamp(1, BUCKETS)).unwrap_or(1);
+        let window_ms = u64::try_from(window.as_millis()).unwrap_or(1);
+        let all = &self.own;
+        all.iter().filter(|own| own.sum() > 0).map(move |own| {
+            let needed = all.iter().filter(|other| other.present.contains(own.layer));
+            let (bytes, frames) = needed.fold((0u64, 0u64), |(bytes, frames), other| {
+                let same = other.layer.spatial() == own.layer.spatial();
+                (bytes + other.sum(), frames + if same { other.frames.iter().map(|f| u64::from(*f)).sum() } else { 0 })
+            });
+            Cost {
+                layer: own.layer,
+                bps: bytes * 8_000 / window_ms,
+                frames_per_second: u16::try_from((frames * 1_000).div_ceil(window_ms)).unwrap_or(u16::MAX),
+            }
+        })
+    }
+
+    /// Empties buckets whose time has passed.
+    fn turn(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let passed = usize::try_from(now.saturating_duration_since(since).as_millis() / BUCKET.as_millis());
+        let passed = passed.unwrap_or(BUCKETS);
+        if passed == 0 {
+            self.filled = self.filled.max(1);
+            return;
+        }
+        self.since = Some(since + BUCKET * u32::try_from(passed).unwrap_or(u32::MAX));
+        self.filled = (self.filled + passed).min(BUCKETS);
+        for _ in 0..passed.min(BUCKETS) {
+            self.bucket = (self.bucket + 1) % BUCKETS;
+            for own in &mut self.own {
+                (own.bytes[self.bucket], own.frames[self.bucket]) = (0, 0);
+            }
+        }
+    }
+}
+
+impl Own {
+    fn sum(&self) -> u64 {
+        self.bytes.iter().map(|bytes| u64::from(*bytes)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame of a temporal layer, whole in one packet.
+    fn frame(temporal: u8) -> FrameInfo {
+        FrameInfo {
+            starts_frame: true,
+            layer: Layer::new(0, temporal),
+            present: (temporal..8).map(|t| Layer::new(0, t)).collect(),
+            ..FrameInfo::default()
+        }
+    }
+
+    #[test]
+    fn a_layer_costs_what_it_needs_too() {
+        let (mut rates, start) = (Rates::default(), Instant::now());
+        for n in 0..60u64 {
+            let temporal = [0, 2, 1, 2][(n % 4) as usize];
+            rates.count(start + Duration::from_millis(n * 1_000 / 30), &frame(temporal), 1_000);
+        }
+        let costs: Vec<Cost> = rates.costs(start + Duration::from_secs(2)).collect();
+        let bps: Vec<u64> = costs.iter().map(|cost| cost.bps / 1_000).collect();
+        assert_eq!(costs.iter().map(|cost| cost.layer.temporal()).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(
+            (40..=64).contains(&bps[0]) && (90..=130).contains(&bps[1]) && (180..=250).contains(&bps[2]),
+            "{bps:?}"
+        );
+        assert!((24..=31).contains(&costs[2].frames_per_second), "{costs:?}");
+    }
+
+    #[test]
+    fn what_stops_costs_nothing_after_a_second() {
+        let (mut rates, start) = (Rates::default(), Instant::now());
+        rates.count(start, &frame(0), 1_000);
+        assert_eq!(rates.costs(start + Duration::from_millis(100)).next().map(|cost| cost.bps), Some(40_000));
+        assert_eq!(rates.costs(start + Duration::from_millis(1_200)).next(), None);
+    }
+}

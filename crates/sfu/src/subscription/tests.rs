@@ -1,0 +1,271 @@
+//! Numbers of outgoing streams under switches, layers left out, loss and reordering.
+
+use super::*;
+use crate::stream::Stream;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tertulia_rtp::codec::{Layer, LayerMask};
+
+/// One packet of a VP8 stream with three temporal layers (0 2 1 2), as it comes in.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    encoding: u8,
+    number: SeqNo,
+    frame: u32,
+    /// First and last packet of its frame.
+    first: bool,
+    last: bool,
+    key: bool,
+}
+
+impl Sent {
+    fn temporal(&self) -> u8 {
+        if self.key { 0 } else { [0, 2, 1, 2][(self.frame % 4) as usize] }
+    }
+
+    fn incoming(&self) -> Incoming {
+        let temporal = self.temporal();
+        let from = |first: u8| (first..8).flat_map(|t| (0..4).map(move |s| Layer::new(s, t))).collect::<LayerMask>();
+        let info = FrameInfo {
+            starts_frame: self.first,
+            ends_frame: self.last,
+            starts_keyframe: self.key && self.first,
+            layer: Layer::new(0, temporal),
+            present: from(temporal),
+            decodable: from(0),
+            // Every frame of the pattern refers to the base only, so that any layer may begin with its own frames.
+            switchable: if self.key { LayerMask::ALL } else { from(temporal) },
+            picture: Some(picture(self.encoding, self.frame)),
+            tl0: Some((self.frame / 4) as u8),
+            ..FrameInfo::default()
+        };
+        Incoming {
+            encoding: self.encoding,
+            number: self.number,
+            timestamp: self.frame.wrapping_mul(3_000).wrapping_add(u32::from(self.encoding) * 77_777),
+            marker: self.last,
+            counts_pictures: true,
+            info,
+        }
+    }
+}
+
+fn picture(encoding: u8, frame: u32) -> u16 {
+    (32_700 + u16::from(encoding) * 1_000 + frame as u16) & 0x7fff
+}
+
+/// Three encodings with a key frame every `keys` frames, `parts` packets a frame.
+fn stream(frames: u32, parts: u64, keys: u32) -> Vec<Sent> {
+    let mut all = Vec::new();
+    for frame in 0..frames {
+        for encoding in 0..3u8 {
+            for part in 0..parts {
+                all.push(Sent {
+                    encoding,
+                    number: 65_536 + 1_000 * u64::from(encoding) + u64::from(frame) * parts + part,
+                    frame,
+                    first: part == 0,
+                    last: part + 1 == parts,
+                    key: frame % keys == 0,
+                });
+            }
+        }
+    }
+    all
+}
+
+/// What a receiver got, by outgoing number.
+#[derive(Default)]
+struct Got {
+    sent: BTreeMap<SeqNo, Sent>,
+    filled: Vec<SeqNo>,
+    shapes: BTreeMap<SeqNo, (u32, u16)>,
+}
+
+/// Feeds packets in the given order; `aims` are (before which packet, aim).
+fn run(packets: &[Sent], aims: &[(usize, Aim)]) -> (Got, Stream, VideoCourse) {
+    let start = Instant::now();
+    let (mut stream, mut course, mut got) = (Stream::new(7, Some(8), 100), VideoCourse::default(), Got::default());
+    for (index, packet) in packets.iter().enumerate() {
+        if let Some((_, aim)) = aims.iter().find(|(at, _)| *at == index) {
+            course.aim(Some(*aim));
+        }
+        let now = start + Duration::from_millis(u64::from(packet.frame) * 33);
+        match course.project(now, &mut stream, &packet.incoming()) {
+            Step::Skip => {}
+            Step::Fill(out) => got.filled.push(out),
+            Step::Send(out) => {
+                let (shape, encoding, number) = course.shape(out).expect("was just sent");
+                assert_eq!((encoding, number), (packet.encoding, packet.number));
+                assert_eq!(shape.sequence, low16(out));
+                let timestamp = packet.incoming().timestamp.wrapping_add(shape.timestamp_by);
+                let id = picture(packet.encoding, packet.frame).wrapping_add(shape.shifts.picture_id_by) & 0x7fff;
+                assert!(got.sent.insert(out, *packet).is_none(), "number {out} was used twice");
+                got.shapes.insert(out, (timestamp, id));
+            }
+        }
+    }
+    (got, stream, course)
+}
+
+fn aim(encoding: u8, temporal: u8) -> Aim {
+    Aim { encoding, layer: Layer::new(0, temporal) }
+}
+
+#[test]
+fn a_switch_waits_for_a_key_frame_and_continues_all_numbers() {
+    let packets = stream(20, 1, 10);
+    let (got, ..) = run(&packets, &[(0, aim(0, 7)), (9, aim(2, 7))]);
+    let encodings: Vec<u8> = got.sent.values().map(|sent| sent.encoding).collect();
+    assert_eq!(encodings, [vec![0u8; 11], vec![2; 10]].concat(), "the key frame is the tenth, of both");
+    let ids: Vec<u16> = got.shapes.values().map(|(_, id)| *id).collect();
+    assert!(ids.windows(2).all(|pair| pair[1] == (pair[0] + 1) & 0x7fff), "{ids:?}");
+    let times: Vec<u32> = got.shapes.values().map(|(timestamp, _)| *timestamp).collect();
+    assert!(times.windows(2).all(|pair| (1_000..6_000).contains(&pair[1].wrapping_sub(pair[0]))), "{times:?}");
+}
+
+#[test]
+fn temporal_layers_are_left_out_without_a_gap_in_any_number() {
+    let packets: Vec<Sent> = stream(40, 2, 100).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let (got, ..) = run(&packets, &[(0, aim(0, 7)), (40, aim(0, 0)), (60, aim(0, 1))]);
+    let late: Vec<u8> = got.sent.values().filter(|s| (20..30).contains(&s.frame)).map(Sent::temporal).collect();
+    assert!(late.iter().all(|temporal| *temporal == 0), "{late:?}");
+    let last: Vec<u8> = got.sent.values().filter(|s| s.frame >= 32).map(Sent::temporal).collect();
+    assert_eq!(last.iter().filter(|temporal| **temporal == 1).count(), 4, "{last:?}");
+    let numbers: Vec<SeqNo> = got.sent.keys().copied().collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1));
+    let mut ids: Vec<u16> = got.shapes.values().map(|(_, id)| *id).collect();
+    ids.dedup();
+    assert!(ids.windows(2).all(|pair| pair[1] == (pair[0] + 1) & 0x7fff), "{ids:?}");
+}
+
+#[test]
+fn a_late_packet_of_a_layer_that_is_left_out_becomes_padding() {
+    let mut packets: Vec<Sent> = stream(8, 1, 100).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let late = packets.remove(1); // temporal layer 2
+    let wanted = packets.remove(3); // frame 4: temporal layer 0
+    packets.push(late);
+    packets.push(wanted);
+    let (got, stream, mut course) = run(&packets, &[(0, aim(0, 0))]);
+    let frames: Vec<u32> = got.sent.values().map(|sent| sent.frame).collect();
+    assert_eq!(frames, [0, 4]);
+    let first = got.sent.keys().next().copied().unwrap();
+    assert_eq!(got.filled, [first + 1]);
+    let (first, stranger) = (low16(first), low16(first).wrapping_sub(50));
+    assert!(course.lookup(&stream, first, 1_000, 30).is_some());
+    assert!(course.lookup(&stream, first, 1_010, 30).is_none(), "repeated a moment ago");
+    assert!(course.lookup(&stream, first, 1_030, 30).is_some());
+    assert!(course.lookup(&stream, stranger, 2_000, 30).is_none(), "never sent");
+    assert!(course.lookup(&stream, first.wrapping_add(1), 2_000, 30).is_none(), "padding is not repeated");
+}
+
+#[test]
+fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
+    let packets: Vec<Sent> = stream(21, 1, 10).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let mut feed =
+        |course: &mut VideoCourse, index: usize| course.project(now, &mut stream, &packets[index].incoming());
+    course.aim(Some(aim(0, 7)));
+    assert!(matches!(feed(&mut course, 0), Step::Send(_)) && matches!(feed(&mut course, 10), Step::Send(_)));
+    course.aim(None);
+    assert_eq!(feed(&mut course, 11), Step::Skip);
+    course.aim(Some(aim(0, 7)));
+    assert_eq!(course.awaits_keyframe(), Some(0));
+    assert_eq!(feed(&mut course, 12), Step::Skip);
+    assert_eq!(feed(&mut course, 10), Step::Skip, "a key frame from before the pause, repaired late");
+    assert!(matches!(feed(&mut course, 20), Step::Send(_)));
+}
+
+#[test]
+fn a_gap_too_large_to_repair_stops_the_picture_until_a_key_frame() {
+    let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    course.aim(Some(aim(0, 7)));
+    let mut feed = |index: usize| course.project(now, &mut stream, &packets[index].incoming());
+    assert!(matches!(feed(0), Step::Send(_)));
+    assert_eq!((feed(150), feed(151)), (Step::Skip, Step::Skip));
+    assert!(matches!(feed(300), Step::Send(_)));
+}
+
+#[test]
+fn a_receiver_may_ask_three_times_in_ten_seconds() {
+    let (mut course, now) = (VideoCourse::default(), Instant::now());
+    let asked = (0..10).filter(|n| course.may_ask_keyframe(now + Duration::from_secs(*n))).count();
+    assert_eq!(asked, 3);
+    assert!(course.may_ask_keyframe(now + Duration::from_secs(11)));
+}
+
+#[test]
+fn sound_that_is_paused_goes_on_with_the_next_number_and_its_own_clock() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 9), AudioCourse::new(false), Instant::now());
+    let mut follow = |course: &mut AudioCourse, n: u64| course.follow(now, &mut stream, n, 960 * n as u32, 48_000);
+    assert_eq!(follow(&mut course, 100), Some((10, 0)));
+    assert_eq!(follow(&mut course, 102), Some((12, 0)));
+    assert_eq!(follow(&mut course, 101), Some((11, 0)));
+    course.pause();
+    assert_eq!(follow(&mut course, 150), Some((13, 0)), "no gap, and time goes on as it did");
+    assert_eq!(follow(&mut course, 120), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// For any order of loss, repair, reordering and switches: no number twice, no gap that is not a packet still to come, time and
+    /// pictures in order.
+    #[test]
+    fn outgoing_numbers_are_whole_whatever_happens_to_incoming_ones(
+        parts in 1u64..4,
+        lost in proptest::collection::vec(0usize..900, 0..40),
+        repaired in proptest::collection::vec(any::<bool>(), 40),
+        moved in proptest::collection::vec((0usize..900, 1usize..30), 0..40),
+        switches in proptest::collection::vec((0usize..900, 0u8..3, 0u8..3), 0..12),
+    ) {
+        let mut packets = stream(100, parts, 12);
+        let mut missing = Vec::new();
+        let mut removed = lost.clone();
+        removed.sort_unstable();
+        removed.dedup();
+        for (index, repair) in removed.iter().rev().zip(repaired) {
+            if *index < packets.len() {
+                let packet = packets.remove(*index);
+                if repair {
+                    let at = (*index + 40).min(packets.len());
+                    packets.insert(at, packet);
+                } else {
+                    missing.push((packet.encoding, packet.number));
+                }
+            }
+        }
+        for (index, by) in moved {
+            if index < packets.len() {
+                let packet = packets.remove(index);
+                packets.insert((index + by).min(packets.len()), packet);
+            }
+        }
+        let mut aims = vec![(0, aim(0, 7))];
+        aims.extend(switches.into_iter().filter(|(at, ..)| *at > 0).map(|(at, encoding, t)| (at, aim(encoding, t))));
+        let (got, stream, course) = run(&packets, &aims);
+        let Some(first) = got.sent.keys().next().copied() else { return Ok(()) };
+        let holes = (first..=stream.highest_out)
+            .filter(|out| !got.sent.contains_key(out) && !got.filled.contains(out));
+        for hole in holes {
+            // Nothing but a place that is kept for a packet that never came, or came after its encoding was left.
+            let before = got.sent.range(..hole).next_back().map(|(_, sent)| *sent).expect("the first is sent");
+            let known = missing.iter().any(|(encoding, _)| *encoding == before.encoding);
+            let left = got.sent.range(hole..).any(|(_, sent)| sent.encoding != before.encoding)
+                || course.current().is_none_or(|current| current.encoding != before.encoding)
+                || got.sent.range(hole..).any(|(_, sent)| sent.key);
+            prop_assert!(known || left, "nothing is missing at {hole}");
+        }
+        for fill in &got.filled {
+            prop_assert!(!got.sent.contains_key(fill), "{fill} was sent and filled");
+        }
+        let shapes: Vec<(u32, u16)> = got.shapes.values().copied().collect();
+        for pair in shapes.windows(2) {
+            let forward = pair[1].0.wrapping_sub(pair[0].0);
+            prop_assert!(forward < 0x8000_0000, "time goes back by {}", pair[0].0.wrapping_sub(pair[1].0));
+            prop_assert_eq!(forward == 0, pair[1].1 == pair[0].1, "one picture, one time");
+        }
+    }
+}
