@@ -90,12 +90,13 @@ fn run(
     polled.push(readable(bell.as_raw_fd()));
     loop {
         wait(&mut polled, worker.next_timeout());
+        let mut now = Instant::now();
         if polled.last().is_some_and(|bell| bell.revents != 0) {
             silence(bell);
         }
         for order in inbox.try_iter().take(COMMANDS_PER_TURN) {
             match order {
-                Order::Do(command) => worker.handle_command(Instant::now(), command, &mut sender),
+                Order::Do(command) => worker.handle_command(now, command, &mut sender),
                 Order::Report(to) => {
                     let _ = to.try_send(*worker.counters()); // the asker may have given up
                 }
@@ -105,24 +106,35 @@ fn run(
         if !inbox.is_empty() {
             ring(bell);
         }
-        for (index, (local, socket)) in sockets.iter().enumerate().filter(|(index, _)| polled[*index].revents != 0) {
-            debug_assert!(index < sockets.len());
-            for _ in 0..READS_PER_TURN {
-                let now = Instant::now();
-                let received = receiver.receive(socket, |remote, bytes| {
-                    worker.handle_datagram(now, *local, remote, bytes, &mut sender);
-                });
-                match received {
-                    Ok(received) if received == crate::socket::RECEIVE_MAX => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        warn!(%error, "a media socket cannot be read");
-                        break;
-                    }
-                }
+        for ((local, socket), _) in sockets.iter().zip(&polled).filter(|(_, polled)| polled.revents != 0) {
+            read(&mut now, *local, socket, &mut worker, &mut receiver, &mut sender);
+        }
+        worker.on_timeout(now, &mut sender); // and the end of the turn
+    }
+}
+
+/// Takes what waits on one socket, up to the turn's limit. The clock is read again only under load: a long turn must not make its last
+/// packets look as early as its first.
+fn read(
+    now: &mut Instant,
+    local: SocketAddr,
+    socket: &UdpSocket,
+    worker: &mut Worker,
+    receiver: &mut Receiver,
+    sender: &mut Sender<'_>,
+) {
+    for _ in 0..READS_PER_TURN {
+        let received = receiver.receive(socket, |remote, bytes| {
+            worker.handle_datagram(*now, local, remote, bytes, sender);
+        });
+        match received {
+            Ok(received) if received == crate::socket::RECEIVE_MAX => *now = Instant::now(),
+            Ok(_) => break,
+            Err(error) => {
+                warn!(%error, "a media socket cannot be read");
+                break;
             }
         }
-        worker.on_timeout(Instant::now(), &mut sender);
     }
 }
 

@@ -172,6 +172,7 @@ impl World {
             let mut next = Flying::default();
             if to == bridge() {
                 self.worker.handle_datagram(self.now, to, from, &mut bytes, &mut next);
+                self.worker.finish_turn(self.now, &mut next);
             } else if let Some(client) = self.clients.iter_mut().find(|client| client.address == to) {
                 let mut events: Vec<Event> = Vec::new();
                 match bytes[0] {
@@ -293,7 +294,10 @@ fn a_packet_is_forwarded_without_an_allocation() {
     for (index, (at, from, bytes)) in script.iter_mut().enumerate() {
         let (now, worker) = (start + *at, &mut world.worker);
         worker.on_timeout(now, &mut sent);
-        let here = allocations(|| worker.handle_datagram(now, bridge(), *from, bytes, &mut sent));
+        let here = allocations(|| {
+            worker.handle_datagram(now, bridge(), *from, bytes, &mut sent);
+            worker.finish_turn(now, &mut sent);
+        });
         match index.cmp(&half) {
             std::cmp::Ordering::Less => {}
             std::cmp::Ordering::Equal => counted_from = sent.0,
