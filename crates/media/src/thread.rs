@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox, TrySendError};
 use tracing::warn;
 
-use crate::socket::{Receiver, SendCounters, Sender};
+use crate::socket::{Receiver, Segmentation, SendCounters, Sender};
 use crate::worker::{Command, Counters, Worker};
 
 /// Commands that may wait. Beyond that a sender is refused: the thread is stuck or the machine is overwhelmed.
@@ -60,6 +60,7 @@ pub(crate) fn start(
     worker: Worker,
     sockets: Vec<(SocketAddr, UdpSocket)>,
     counters: Arc<SendCounters>,
+    segmentation: Arc<Segmentation>,
 ) -> io::Result<(Handle, std::thread::JoinHandle<()>)> {
     // SAFETY: no pointers are passed.
     let bell = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
@@ -72,7 +73,7 @@ pub(crate) fn start(
     let handle = Handle { orders, bell: Arc::clone(&bell) };
     let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
         pin_to_core(index);
-        run(worker, &sockets, &counters, &inbox, &bell);
+        run(worker, &sockets, Sender::new(&sockets, &counters, &segmentation), &inbox, &bell);
     })?;
     Ok((handle, thread))
 }
@@ -80,12 +81,11 @@ pub(crate) fn start(
 fn run(
     mut worker: Worker,
     sockets: &[(SocketAddr, UdpSocket)],
-    counters: &SendCounters,
+    mut sender: Sender<'_>,
     inbox: &Inbox<Order>,
     bell: &OwnedFd,
 ) {
     let mut receiver = Receiver::new();
-    let mut sender = Sender { sockets, counters };
     let mut polled: Vec<libc::pollfd> = sockets.iter().map(|(_, socket)| readable(socket.as_raw_fd())).collect();
     polled.push(readable(bell.as_raw_fd()));
     loop {

@@ -98,7 +98,7 @@ impl Batch {
 
     /// Offers room to `fill`, which returns length and addresses, or nothing. A full batch is flushed first. `owner` is a small number:
     /// datagrams of one owner are sent together.
-    pub(super) fn push(
+    pub(crate) fn push(
         &mut self,
         flush: &mut dyn Flush,
         owner: usize,
@@ -115,7 +115,7 @@ impl Batch {
     }
 
     /// Hands everything over.
-    pub(super) fn flush(&mut self, flush: &mut dyn Flush) {
+    pub(crate) fn flush(&mut self, flush: &mut dyn Flush) {
         if !self.entries.is_empty() {
             self.groups.sort(&self.entries, &mut self.order);
             flush.flush(self);

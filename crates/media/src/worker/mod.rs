@@ -318,10 +318,14 @@ impl Worker {
 
     /// The end of a turn for a conference that it touched. Its deadline is looked up here, once, and not for each packet.
     fn finish_room(&mut self, now: Instant, conference: ConferenceId, flush: &mut dyn Flush) {
+        let next = |worker: &Self| worker.rooms.get(&conference).and_then(|room| room.sfu.next_timeout());
+        if next(self).is_some_and(|at| at <= now) {
+            // Became due within the turn: this saves another one.
+            self.with_conference(conference, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out));
+        }
         let Some(room) = self.rooms.get_mut(&conference) else { return };
         room.touched = false;
-        let (next, timer) = (room.sfu.next_timeout(), room.timer);
-        self.timers.schedule(timer, next);
+        self.timers.schedule(room.timer, room.sfu.next_timeout());
     }
 
     fn open(&mut self, conference: ConferenceId, events: Arc<dyn EventSink>) {
