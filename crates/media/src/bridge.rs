@@ -134,6 +134,7 @@ impl MediaBridge {
         let count = if settings.workers == 0 { cores } else { settings.workers };
         let name = secret(8);
         let registry = Arc::new(Registry::default());
+        crate::srtp::provider::chosen(); // now, and not while the first person waits
         let segmentation = Arc::new(Segmentation::probe());
         let mut send_counters = Vec::new();
         let (mut workers, mut threads, mut ports) = (Vec::new(), Vec::new(), Vec::new());
