@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tertulia_media::srtp::provider::{self, Provider};
+use tertulia_media::srtp::{Outbound, Profile};
 use tertulia_media::worker::batch::{Batch, Flush};
 use tertulia_model::{
     BridgeRequest, GroupSemantics, MediaKind, Source, SourceGroup, SourceName, SourceSet, Ssrc, VideoType,
@@ -38,10 +39,11 @@ fn main() {
             }
         }
         ["instructions"] => count_instructions(),
+        ["ciphers"] => time_ciphers(),
         [receivers, run, turns] => {
             measure(receivers.parse().unwrap(), run.parse().unwrap(), turns.parse().unwrap());
         }
-        _ => eprintln!("forward [instructions | RECEIVERS PACKETS_PER_TURN TURNS]"),
+        _ => eprintln!("forward [instructions | ciphers | RECEIVERS PACKETS_PER_TURN TURNS]"),
     }
 }
 
@@ -73,6 +75,25 @@ fn count_instructions() {
     stage.round(10);
     let (_, sent) = stage.round(50);
     println!("datagrams {}", sent.datagrams);
+}
+
+/// What sealing alone costs, under each profile that is negotiated and by each library.
+fn time_ciphers() {
+    let (aws_lc, ring) = provider::self_test();
+    println!("AES-256-GCM, one key: aws-lc {} ns, ring {} ns", aws_lc.as_nanos(), ring.as_nanos());
+    for profile in [Profile::AeadAes256Gcm, Profile::AeadAes128Gcm, Profile::AesCm128HmacSha1] {
+        let (key, salt) = (vec![7; profile.key_len()], vec![9; profile.salt_len()]);
+        let mut outbound = Outbound::new(profile, &key, &salt).unwrap();
+        let mut buffer = [0u8; 1_500];
+        buffer[0] = 0x80;
+        let before = thread_time();
+        for sequence in 0..=u16::MAX {
+            buffer[2..4].copy_from_slice(&sequence.to_be_bytes());
+            outbound.seal_rtp(&mut buffer, 1_200).unwrap();
+        }
+        let each = thread_time().saturating_sub(before) / 65_536;
+        println!("{profile:?} with {:?}: {} ns", provider::chosen(), each.as_nanos());
+    }
 }
 
 /// A camera and its audience.
