@@ -30,6 +30,7 @@ impl Features {
                 transport_cc: has("http://jitsi.org/tcc"),
                 source_names: has("http://jitsi.org/source-name"),
                 ssrc_rewriting: has("http://jitsi.org/ssrc-rewriting-1"),
+                data_channel: has("urn:xmpp:jingle:transports:dtls-sctp:1"),
             },
             json_sources: has("http://jitsi.org/json-encoded-sources"),
         }

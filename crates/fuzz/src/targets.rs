@@ -296,7 +296,7 @@ impl World {
             (SocketAddr::from(([10, 0, 0, 1], 10_000)), SocketAddr::from(([10, 0, 0, 2], 5_000)));
         let (identity, own) = (Identity::generate().unwrap(), Identity::generate().unwrap());
         let settings =
-            worker::Settings { locals: vec![bridge_at], candidates: Vec::new(), bridge: "b".into(), endpoints_max: 10 };
+            worker::Settings { locals: vec![bridge_at], bridge: "b".into(), endpoints_max: 10, ..Default::default() };
         let mut worker = Worker::new(settings, identity.clone(), Arc::new(Registry::default()));
         let told = Arc::new(Told::default());
         let (mut now, conference) = (Instant::now(), ConferenceId(7));

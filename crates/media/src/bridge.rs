@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tertulia_model::{
-    Bridge, BridgeEvent, BridgeRequest, Candidate, CandidateKind, ChannelSink, ConferenceId, EndpointId, EventSink,
-    Load, Refusal, TransportProtocol,
+    Bridge, BridgeEvent, BridgeRequest, Candidate, CandidateKind, ChannelKinds, ChannelSink, ConferenceId, EndpointId,
+    EventSink, Load, Refusal, TransportProtocol,
 };
 use tracing::info;
 
@@ -33,6 +33,8 @@ pub struct Settings {
     pub advertised: Vec<(IpAddr, Option<IpAddr>)>,
     /// Most endpoints on one worker.
     pub endpoints_per_worker: usize,
+    /// Which bridge channels are offered.
+    pub channels: ChannelKinds,
 }
 
 /// Why a bridge cannot start: one sentence for whoever started it.
@@ -141,6 +143,7 @@ impl MediaBridge {
                     locals,
                     bridge: name.clone(),
                     endpoints_max: settings.endpoints_per_worker,
+                    channels: settings.channels,
                 },
                 identity.clone(),
                 Arc::clone(&registry),
@@ -340,6 +343,7 @@ mod tests {
             workers: 1,
             advertised: Vec::new(),
             endpoints_per_worker: 10,
+            channels: ChannelKinds::WebSocket,
         };
         let error = MediaBridge::start(&settings).err().unwrap().to_string();
         assert!(

@@ -128,7 +128,7 @@ impl World {
     fn new() -> Self {
         let identity = Identity::generate().unwrap();
         let settings =
-            Settings { locals: vec![bridge()], candidates: Vec::new(), bridge: "b".into(), endpoints_max: 10 };
+            Settings { locals: vec![bridge()], bridge: "b".into(), endpoints_max: 10, ..Settings::default() };
         let mut worker = Worker::new(settings, identity.clone(), Arc::new(Registry::default()));
         let events = Arc::new(Events::default());
         let sink: Arc<dyn EventSink> = Arc::clone(&events) as Arc<dyn EventSink>;

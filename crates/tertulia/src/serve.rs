@@ -6,12 +6,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use tertulia_conference::{Domains, Settings as ConferenceSettings};
 use tertulia_media::MediaBridge;
+use tertulia_model::ChannelKinds;
 use tertulia_signal::{Limits, Server, Settings, Tls};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::config::Config;
+use crate::config::{Config, OfferedChannel};
 
 /// Endpoints that one worker holds at most; a core forwards for about that many.
 const ENDPOINTS_PER_WORKER: usize = 5_000;
@@ -113,6 +114,11 @@ fn media_settings(config: &Config) -> tertulia_media::Settings {
         workers: usize::from(config.media_workers),
         advertised: config.media_advertise.iter().map(|mapping| (mapping.public, mapping.local)).collect(),
         endpoints_per_worker: ENDPOINTS_PER_WORKER,
+        channels: match config.media_channel {
+            OfferedChannel::WebSocket => ChannelKinds::WebSocket,
+            OfferedChannel::DataChannel => ChannelKinds::DataChannel,
+            OfferedChannel::Both => ChannelKinds::Both,
+        },
     }
 }
 

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use tertulia_model::{
-    BridgeEvent, BridgeRequest, Candidate, Capabilities, ChannelAddress, ChannelSink, ConferenceId, EndpointId,
-    EventSink, ExpireReason, FeedbackSsrcs, LocalTransport, Refusal, RemoteTransport, Ssrc,
+    BridgeEvent, BridgeRequest, Candidate, Capabilities, ChannelAddress, ChannelKinds, ChannelSink, ConferenceId,
+    EndpointId, EventSink, ExpireReason, FeedbackSsrcs, IceCredentials, LocalTransport, Refusal, RemoteTransport, Ssrc,
 };
 use tertulia_sfu::{Conference, Egress, EndpointKey, Output};
 use tracing::{debug, error, info};
@@ -33,7 +33,7 @@ use timers::{Timer, Timers};
 const PLAINTEXT_MAX: usize = 1500;
 
 /// What a worker is told at its start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Addresses of its sockets.
     pub locals: Vec<SocketAddr>,
@@ -41,6 +41,8 @@ pub struct Settings {
     pub candidates: Vec<Candidate>,
     /// Names the bridge in channel URLs.
     pub bridge: String,
+    /// Which bridge channels are offered; all are taken.
+    pub channels: ChannelKinds,
     /// Most endpoints at once.
     pub endpoints_max: usize,
 }
@@ -108,6 +110,8 @@ pub struct Counters {
     pub failed_certificate: u64,
     /// Other failures of handshakes.
     pub failed_handshake: u64,
+    /// Data channels beyond the one that an endpoint may have.
+    pub channels_refused: u64,
     /// Conferences lost to a defect of ours.
     pub panics: u64,
 }
@@ -127,6 +131,7 @@ impl std::ops::AddAssign for Counters {
             connected_sha1,
             failed_certificate,
             failed_handshake,
+            channels_refused,
             panics,
         } = other;
         self.datagrams += datagrams;
@@ -141,6 +146,7 @@ impl std::ops::AddAssign for Counters {
         self.connected_sha1 += connected_sha1;
         self.failed_certificate += failed_certificate;
         self.failed_handshake += failed_handshake;
+        self.channels_refused += channels_refused;
         self.panics += panics;
     }
 }
@@ -269,7 +275,7 @@ impl Worker {
             Command::Channel { conference, endpoint, sink } => self.attach(now, conference, &endpoint, sink, flush),
             Command::Message { conference, endpoint, text } => {
                 if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(slot, flush, |sfu, _, out| {
+                    self.with_room(now, slot, flush, |sfu, _, out| {
                         sfu.handle_channel_message(now, key_of(slot), &text, out);
                     });
                 }
@@ -290,7 +296,7 @@ impl Worker {
                     room.scheduled = None;
                     let Some(slot) = room.endpoints.values().next().copied() else { continue };
                     self.guarded(slot, |worker| {
-                        worker.with_room(slot, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out));
+                        worker.with_room(now, slot, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out));
                     });
                 }
             }
@@ -324,17 +330,19 @@ impl Worker {
             }
             BridgeRequest::SetSources { endpoint, sources } => {
                 if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(slot, flush, |sfu, _, out| sfu.set_sources(now, key_of(slot), &sources, out));
+                    self.with_room(now, slot, flush, |sfu, _, out| sfu.set_sources(now, key_of(slot), &sources, out));
                 }
             }
             BridgeRequest::SetInitialLastN { endpoint, last_n } => {
                 if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(slot, flush, |sfu, _, out| sfu.set_initial_last_n(now, key_of(slot), last_n, out));
+                    self.with_room(now, slot, flush, |sfu, _, out| {
+                        sfu.set_initial_last_n(now, key_of(slot), last_n, out);
+                    });
                 }
             }
             BridgeRequest::ForceMute { endpoint, audio, video } => {
                 if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(slot, flush, |sfu, _, _| sfu.set_force_mute(key_of(slot), audio, video));
+                    self.with_room(now, slot, flush, |sfu, _, _| sfu.set_force_mute(key_of(slot), audio, video));
                 }
             }
             BridgeRequest::RestartIce { endpoint } => self.restart_ice(now, conference, &endpoint),
@@ -373,8 +381,7 @@ impl Worker {
             ChannelAddress { bridge: self.settings.bridge.clone(), conference, endpoint: id.clone(), password };
         self.slots[slot].ufrags.push(ice.ufrag.clone());
         self.slots[slot].channel_address = Some(channel.clone());
-        let fingerprint = self.identity.fingerprint(OFFERED_SETUP);
-        let transport = LocalTransport { ice, fingerprint, candidates: self.settings.candidates.clone(), channel };
+        let transport = local_transport(&self.settings, &self.identity, ice, channel);
         room.endpoints.insert(id.clone(), slot);
         room.sfu.add_endpoint(now, key_of(slot), id.clone(), capabilities);
         room.events.event(BridgeEvent::Allocated { endpoint: id.clone(), transport, feedback: room.feedback });
@@ -409,8 +416,7 @@ impl Worker {
         }
         endpoint.ufrags.push(ice.ufrag.clone());
         self.by_ufrag.insert(ice.ufrag.clone(), slot);
-        let fingerprint = self.identity.fingerprint(OFFERED_SETUP);
-        let transport = LocalTransport { ice, fingerprint, candidates: self.settings.candidates.clone(), channel };
+        let transport = local_transport(&self.settings, &self.identity, ice, channel);
         if let Some(room) = self.rooms.get(&conference) {
             room.events.event(BridgeEvent::Restarted { endpoint: id.clone(), transport, generation });
         }
@@ -429,10 +435,10 @@ impl Worker {
             sink.close(1001, "endpoint closed");
             return;
         };
-        if let Some(replaced) = self.slots[slot].channel.replace(sink) {
+        if let Some(replaced) = self.slots[slot].attach(sink) {
             replaced.close(1000, "replaced");
         }
-        self.with_room(slot, flush, |sfu, _, out| sfu.handle_channel_open(now, key_of(slot), out));
+        self.with_room(now, slot, flush, |sfu, _, out| sfu.handle_channel_open(now, key_of(slot), out));
     }
 
     fn slot_of(&self, conference: ConferenceId, endpoint: &EndpointId) -> Option<usize> {
@@ -471,7 +477,7 @@ impl Worker {
         };
         endpoint.last_heard = now;
         endpoint.heard_by_sfu(now);
-        self.with_room(slot, flush, |sfu, egress, out| {
+        self.with_room(now, slot, flush, |sfu, egress, out| {
             if is_rtcp {
                 sfu.handle_rtcp(now, key_of(slot), &bytes[..len], egress);
             } else {
@@ -495,6 +501,17 @@ impl Worker {
             match event {
                 Event::Address(address) => self.learn_address(now, slot, address),
                 Event::Connected(profile) => self.connected(now, slot, profile, flush),
+                Event::ChannelOpen => {
+                    if let Some(endpoint) = self.slots.get_mut(slot) {
+                        endpoint.use_data_channel();
+                    }
+                    self.with_room(now, slot, flush, |sfu, _, out| sfu.handle_channel_open(now, key_of(slot), out));
+                }
+                Event::ChannelText(text) => self.with_room(now, slot, flush, |sfu, _, out| {
+                    sfu.handle_channel_message(now, key_of(slot), &text, out);
+                }),
+                Event::ChannelRefused => self.counters.channels_refused += 1,
+                Event::ChannelClosed => debug!(slot, "data channel closed"),
                 Event::Ended(end) => self.ended(now, slot, end, flush),
             }
         }
@@ -532,7 +549,7 @@ impl Worker {
         let (conference, id) = (endpoint.conference, endpoint.id.clone());
         let took_ms = now.saturating_duration_since(endpoint.created).as_millis();
         info!(%conference, endpoint = %id, ?profile, took_ms, "endpoint connected");
-        self.with_room(slot, flush, |sfu, _, out| sfu.handle_connected(now, key_of(slot), out));
+        self.with_room(now, slot, flush, |sfu, _, out| sfu.handle_connected(now, key_of(slot), out));
         if let Some(room) = self.rooms.get(&conference) {
             room.events.event(BridgeEvent::Connected { endpoint: id });
         }
@@ -579,7 +596,7 @@ impl Worker {
 
     /// Forgets an endpoint; its conference stays until the room expires it.
     fn remove(&mut self, now: Instant, slot: usize, flush: &mut dyn Flush) {
-        self.with_room(slot, flush, |sfu, _, out| sfu.remove_endpoint(now, key_of(slot), out));
+        self.with_room(now, slot, flush, |sfu, _, out| sfu.remove_endpoint(now, key_of(slot), out));
         let Some(endpoint) = self.slots.try_remove(slot) else { return };
         if let Some(room) = self.rooms.get_mut(&endpoint.conference) {
             room.endpoints.remove(&endpoint.id);
@@ -606,14 +623,15 @@ impl Worker {
             }
         }
         self.registry.remove(endpoint.conference, &endpoint.id);
-        if let Some(channel) = &endpoint.channel {
-            channel.close(1001, "endpoint closed");
+        if let Some(socket) = &endpoint.socket {
+            socket.close(1001, "endpoint closed");
         }
     }
 
     /// Runs something on the conference of an endpoint and then everything that follows from it.
     fn with_room(
         &mut self,
+        now: Instant,
         slot: usize,
         flush: &mut dyn Flush,
         run: impl FnOnce(&mut Conference, &mut BatchEgress<'_>, &mut Vec<Output>),
@@ -626,8 +644,11 @@ impl Worker {
         for output in out.drain(..) {
             match output {
                 Output::Channel { to, text } => {
-                    if let Some(endpoint) = self.slots.get_mut(slot_of_key(to)) {
-                        endpoint.tell(&text);
+                    let slot = slot_of_key(to);
+                    if let Some(endpoint) = self.slots.get_mut(slot)
+                        && endpoint.tell(now, &text)
+                    {
+                        self.timers.schedule(&mut endpoint.scheduled, Timer::Endpoint(slot), Some(now));
                     }
                 }
                 Output::Event(event) => room.events.event(event),
@@ -665,6 +686,22 @@ impl Worker {
                 events.event(BridgeEvent::Lost);
             }
         }
+    }
+}
+
+/// The bridge's side, for an offer.
+fn local_transport(
+    settings: &Settings,
+    identity: &Identity,
+    ice: IceCredentials,
+    channel: ChannelAddress,
+) -> LocalTransport {
+    LocalTransport {
+        ice,
+        fingerprint: identity.fingerprint(OFFERED_SETUP),
+        candidates: settings.candidates.clone(),
+        channel,
+        channels: settings.channels,
     }
 }
 

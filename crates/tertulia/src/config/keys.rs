@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::key::Key;
-use super::value::{AddressMapping, FromToml, LogFormat};
+use super::value::{AddressMapping, FromToml, LogFormat, OfferedChannel};
 use super::{ConfigError, Layers};
 
 /// Declares the keys: makes the checked `Config` and the table `KEYS` out of one list.
@@ -73,6 +73,10 @@ keys! {
     media_bind = "media.bind": Vec<IpAddr> = "";
     /// Public addresses in front of this machine (1:1 NAT): "203.0.113.7", or "203.0.113.7=10.0.0.5" when there are several.
     media_advertise = "media.advertise": Vec<AddressMapping> = "";
+
+    /// How clients talk with the bridge: "websocket" works through every proxy and comes back by itself, "datachannel" needs no
+    /// connection of its own, "both" lets the client choose.
+    media_channel = "media.channel": OfferedChannel = "websocket";
 
     /// Most rooms at once.
     limits_rooms = "limits.rooms": u32 = "5000";
