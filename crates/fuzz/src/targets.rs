@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tertulia_conference::{Conference, Domains, Input, Settings};
 use tertulia_media::identity::{Identity, ice_credentials};
 use tertulia_media::registry::Registry;
-use tertulia_media::transport::{Role, Transport, Wire, username_of};
+use tertulia_media::tcp::{FRAME_MAX, Unframer};
+use tertulia_media::transport::{Dcep, Role, Transport, Wire, username_of};
 use tertulia_media::worker::batch::{Batch, Flush};
 use tertulia_media::worker::{self, Command, Worker};
 use tertulia_model::profile::Codec;
@@ -39,6 +40,8 @@ pub const ALL: &[Target] = &[
     ("channel", channel),
     ("sfu", sfu),
     ("stun-user", stun_user),
+    ("frames", frames),
+    ("dcep", dcep),
     ("datagram", datagram),
 ];
 
@@ -191,6 +194,41 @@ pub fn sfu(input: &[u8]) {
 pub fn stun_user(input: &[u8]) {
     if let Some(user) = username_of(input) {
         assert!(user.len() <= input.len());
+    }
+}
+
+/// A stream taken apart byte for byte or at once gives the same frames, and what is given back is what was written.
+pub fn frames(input: &[u8]) {
+    let take = |step: usize| {
+        let (mut unframer, mut frames, mut whole) = (Unframer::default(), Vec::new(), true);
+        let mut rest = input;
+        while whole && !rest.is_empty() {
+            let room = unframer.room();
+            let len = step.min(rest.len()).min(room.len());
+            room[..len].copy_from_slice(&rest[..len]);
+            unframer.advance(len);
+            rest = &rest[len..];
+            whole = loop {
+                match unframer.next_frame() {
+                    Ok(Some(frame)) => frames.push(frame.to_vec()),
+                    Ok(None) => break true,
+                    Err(_) => break false,
+                }
+            };
+        }
+        frames
+    };
+    let frames = take(usize::MAX);
+    assert_eq!(frames, take(1));
+    assert!(frames.iter().all(|frame| !frame.is_empty() && frame.len() <= FRAME_MAX));
+    let written = frames.iter().map(|frame| frame.len() + 2).sum::<usize>();
+    assert!(written <= input.len());
+}
+
+/// What is parsed is written and read back the same.
+pub fn dcep(input: &[u8]) {
+    if let Some(message) = Dcep::parse(input) {
+        assert_eq!(Dcep::parse(&message.write()), Some(message));
     }
 }
 

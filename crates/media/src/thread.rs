@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver as Inbox, Sender as Outbox, TrySendError};
 use tracing::warn;
 
 use crate::socket::{Receiver, SendCounters, Sender};
+use crate::tcp::{Connection, Streams, Wires};
 use crate::worker::{Command, Counters, Worker};
 
 /// Commands that may wait. Beyond that a sender is refused: the thread is stuck or the machine is overwhelmed.
@@ -22,6 +23,8 @@ const READS_PER_TURN: usize = 4;
 /// What others tell a thread.
 pub(crate) enum Order {
     Do(Command),
+    /// Take over a connection.
+    Adopt(Box<Connection>),
     Report(Outbox<Counters>),
     Stop,
 }
@@ -60,6 +63,7 @@ pub(crate) fn start(
     worker: Worker,
     sockets: Vec<(SocketAddr, UdpSocket)>,
     counters: Arc<SendCounters>,
+    streams: Streams,
 ) -> io::Result<(Handle, std::thread::JoinHandle<()>)> {
     // SAFETY: no pointers are passed.
     let bell = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
@@ -72,7 +76,7 @@ pub(crate) fn start(
     let handle = Handle { orders, bell: Arc::clone(&bell) };
     let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
         pin_to_core(index);
-        run(worker, &sockets, &counters, &inbox, &bell);
+        run(worker, &sockets, &counters, streams, &inbox, &bell);
     })?;
     Ok((handle, thread))
 }
@@ -81,21 +85,25 @@ fn run(
     mut worker: Worker,
     sockets: &[(SocketAddr, UdpSocket)],
     counters: &SendCounters,
+    streams: Streams,
     inbox: &Inbox<Order>,
     bell: &OwnedFd,
 ) {
     let mut receiver = Receiver::new();
-    let mut sender = Sender { sockets, counters };
+    let mut wires = Wires { udp: Sender { sockets, counters }, streams };
     let mut polled: Vec<libc::pollfd> = sockets.iter().map(|(_, socket)| readable(socket.as_raw_fd())).collect();
+    let streams_at = polled.len();
+    polled.push(readable(wires.streams.as_raw_fd()));
     polled.push(readable(bell.as_raw_fd()));
     loop {
-        wait(&mut polled, worker.next_timeout());
+        wait(&mut polled, worker.next_timeout().into_iter().chain(wires.streams.next_timeout()).min());
         if polled.last().is_some_and(|bell| bell.revents != 0) {
             silence(bell);
         }
         for order in inbox.try_iter().take(COMMANDS_PER_TURN) {
             match order {
-                Order::Do(command) => worker.handle_command(Instant::now(), command, &mut sender),
+                Order::Do(command) => worker.handle_command(Instant::now(), command, &mut wires),
+                Order::Adopt(connection) => wires.adopt(Instant::now(), *connection, &mut worker),
                 Order::Report(to) => {
                     let _ = to.try_send(*worker.counters()); // the asker may have given up
                 }
@@ -110,7 +118,7 @@ fn run(
             for _ in 0..READS_PER_TURN {
                 let now = Instant::now();
                 let received = receiver.receive(socket, |remote, bytes| {
-                    worker.handle_datagram(now, *local, remote, bytes, &mut sender);
+                    worker.handle_datagram(now, *local, remote, bytes, &mut wires);
                 });
                 match received {
                     Ok(received) if received == crate::socket::RECEIVE_MAX => {}
@@ -122,7 +130,11 @@ fn run(
                 }
             }
         }
-        worker.on_timeout(Instant::now(), &mut sender);
+        let now = Instant::now();
+        if polled[streams_at].revents != 0 || wires.streams.next_timeout().is_some_and(|at| now >= at) {
+            wires.handle_streams(now, &mut worker);
+        }
+        worker.on_timeout(now, &mut wires);
     }
 }
 

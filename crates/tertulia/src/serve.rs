@@ -114,6 +114,7 @@ fn media_settings(config: &Config) -> tertulia_media::Settings {
         workers: usize::from(config.media_workers),
         advertised: config.media_advertise.iter().map(|mapping| (mapping.public, mapping.local)).collect(),
         endpoints_per_worker: ENDPOINTS_PER_WORKER,
+        tcp_port: Some(config.media_tcp_port).filter(|port| *port != 0),
         channels: match config.media_channel {
             OfferedChannel::WebSocket => ChannelKinds::WebSocket,
             OfferedChannel::DataChannel => ChannelKinds::DataChannel,

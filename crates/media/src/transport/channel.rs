@@ -312,3 +312,71 @@ fn transport_config() -> Arc<TransportConfig> {
         .with_rto_max_ms(RETRANSMISSION_MAX_MS);
     Arc::new(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// CRC-32C (RFC 9260, Appendix A), bit by bit.
+    fn checksum(packet: &[u8]) -> u32 {
+        !packet.iter().fold(u32::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
+        })
+    }
+
+    fn pass(now: Instant, from: &mut DataChannel, to: &mut DataChannel, seen: &mut Vec<Vec<u8>>) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        while let Some(packet) = from.next_packet(now) {
+            to.handle(now, &packet, &mut heard);
+            seen.push(packet);
+        }
+        heard
+    }
+
+    /// A client and a server with an open channel, and every packet the client sent.
+    fn open(now: Instant) -> (DataChannel, DataChannel, Vec<Vec<u8>>) {
+        let (mut client, mut server) = (DataChannel::connect().unwrap(), DataChannel::accept());
+        let (mut seen, mut other) = (Vec::new(), Vec::new());
+        for _ in 0..6 {
+            pass(now, &mut client, &mut server, &mut seen);
+            pass(now, &mut server, &mut client, &mut other);
+        }
+        assert!(client.is_open() && server.is_open());
+        (client, server, seen)
+    }
+
+    #[test]
+    fn a_hostile_peer_ends_its_own_association_at_most() {
+        let mut now = Instant::now();
+        let (_, mut server, mut seen) = open(now);
+        let mut random = 7u64;
+        let mut draw = |below: usize| {
+            // Knuth's MMIX generator: the seed is above, so a failure repeats.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(random >> 33).unwrap() % below
+        };
+        for round in 0..20_000 {
+            if server.is_over() || round % 500 == 0 {
+                let mut client;
+                (client, server, seen) = open(now);
+                client.send(now, &"x".repeat(5_000));
+                pass(now, &mut client, &mut server, &mut seen);
+            }
+            let mut packet = seen[draw(seen.len())].clone();
+            for _ in 0..=draw(4) {
+                let at = 12 + draw(packet.len() - 12);
+                packet[at] = [0, 1, 0xff, 0x80, packet[at] ^ 1, packet[at].wrapping_add(1)][draw(6)];
+            }
+            packet[8..12].fill(0);
+            let sum = checksum(&packet);
+            packet[8..12].copy_from_slice(&sum.to_le_bytes());
+            let mut heard = Vec::new();
+            server.handle(now, &packet, &mut heard);
+            now += Duration::from_millis(10);
+            server.on_timeout(now, &mut heard);
+            let answers = (0..100).map_while(|_| server.next_packet(now)).count();
+            assert!(answers < 100 && heard.len() < 100, "round {round}: one packet, {answers} answers");
+        }
+    }
+}

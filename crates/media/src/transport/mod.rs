@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use dimpl::{Dtls, Output, SrtpProfile};
+use is::Protocol;
 use tertulia_model::{DtlsSetup, Fingerprint, HashFunction, IceCredentials};
 
 use crate::identity::Identity;
@@ -21,7 +22,7 @@ use channel::{DataChannel, Heard};
 use ice::Ice;
 
 pub use dcep::Dcep;
-pub use ice::username_of;
+pub use ice::{is_stream, stream_local, username_of};
 
 /// Handshake datagrams that wait for a nominated address; a flight has at most four.
 const HELD_MAX: usize = 8;
@@ -40,6 +41,8 @@ pub enum Role {
 pub enum Event {
     /// An authenticated check came from this address: packets from it are this transport's.
     Address(SocketAddr),
+    /// An authenticated check came on the connection from this address.
+    Stream(SocketAddr),
     /// Keys are up.
     Connected(Profile),
     /// The data channel opened, or lost texts while it was full and has room again: the peer is to be told the state of things.
@@ -103,7 +106,7 @@ impl std::fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// A transport on these local addresses.
+    /// A transport on these local addresses; [`stream_local`] makes one for connections.
     pub fn new(
         now: Instant,
         role: Role,
@@ -189,6 +192,12 @@ impl Transport {
         events: &mut Vec<Event>,
     ) {
         self.ice.handle(now, local, remote, bytes, wire);
+        self.settle(now, wire, events);
+    }
+
+    /// A connection of this transport is over.
+    pub fn forget_stream(&mut self, now: Instant, remote: SocketAddr, wire: &mut impl Wire, events: &mut Vec<Event>) {
+        self.ice.forget_stream(now, remote, wire);
         self.settle(now, wire, events);
     }
 
@@ -288,7 +297,10 @@ impl Transport {
 
     /// ICE's events: addresses, and the first route, on which the handshake goes on or starts.
     fn settle(&mut self, now: Instant, wire: &mut impl Wire, events: &mut Vec<Event>) {
-        events.extend(self.ice.take_addresses().map(Event::Address));
+        events.extend(self.ice.take_addresses().map(|known| match known.protocol {
+            Protocol::Udp => Event::Address(known.remote),
+            _ => Event::Stream(known.remote),
+        }));
         let Some((local, remote)) = self.ice.route() else { return };
         for datagram in self.held.drain(..) {
             wire.datagram(local, remote, &datagram);

@@ -27,6 +27,8 @@ pub(super) struct Endpoint {
     prefers_data: bool,
     pub(super) channel_address: Option<ChannelAddress>,
     pub(super) addresses: ArrayVec<SocketAddr, 16>,
+    /// Remote addresses of its connections.
+    pub(super) streams: ArrayVec<SocketAddr, 16>,
     /// Of the current agent, the one before a restart, and the newest restart.
     pub(super) ufrags: ArrayVec<String, 3>,
     pub(super) created: Instant,
@@ -47,6 +49,7 @@ impl Endpoint {
             prefers_data: false,
             channel_address: None,
             addresses: ArrayVec::new(),
+            streams: ArrayVec::new(),
             ufrags: ArrayVec::new(),
             created: now,
             answered: None,

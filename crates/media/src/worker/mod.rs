@@ -21,7 +21,7 @@ use tertulia_model::{
 use tertulia_sfu::{Conference, Egress, EndpointKey, Output};
 use tracing::{debug, error, info};
 
-use crate::identity::{Identity, ice_credentials, random_u64, secret};
+use crate::identity::{Identity, ice_credentials_of, random_u64, secret};
 use crate::registry::Registry;
 use crate::srtp::{OpenError, Profile};
 use crate::transport::{End, Event, OFFERED_SETUP, Role, Transport, Wire, username_of};
@@ -35,7 +35,9 @@ const PLAINTEXT_MAX: usize = 1500;
 /// What a worker is told at its start.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Addresses of its sockets.
+    /// Which of the bridge's workers it is.
+    pub index: usize,
+    /// Addresses of its sockets, those for connections included.
     pub locals: Vec<SocketAddr>,
     /// What clients are told, best first.
     pub candidates: Vec<Candidate>,
@@ -183,6 +185,8 @@ pub struct Worker {
     slots: Slab<Endpoint>,
     rooms: FxHashMap<ConferenceId, Room>,
     by_address: FxHashMap<SocketAddr, usize>,
+    /// Connections (RFC 6544) by remote address; a port of TCP is not the same port of UDP.
+    by_stream: FxHashMap<SocketAddr, usize>,
     by_ufrag: FxHashMap<String, usize>,
     timers: Timers,
     batch: Batch,
@@ -201,6 +205,7 @@ impl Worker {
             slots: Slab::new(),
             rooms: FxHashMap::default(),
             by_address: FxHashMap::default(),
+            by_stream: FxHashMap::default(),
             by_ufrag: FxHashMap::default(),
             timers: Timers::default(),
             batch: Batch::default(),
@@ -220,7 +225,7 @@ impl Worker {
         Held {
             conferences: self.rooms.len(),
             endpoints: self.slots.len(),
-            addresses: self.by_address.len(),
+            addresses: self.by_address.len() + self.by_stream.len(),
             user_fragments: self.by_ufrag.len(),
             timers: self.timers.len(),
         }
@@ -242,7 +247,7 @@ impl Worker {
     ) {
         self.counters.datagrams += 1;
         let slot = match bytes.first() {
-            Some(0..=3) => self.slot_of_check(remote, bytes),
+            Some(0..=3) => self.slot_of_check(bytes, |worker| worker.by_address.get(&remote).copied()),
             Some(20..=63 | 128..=191) => {
                 let slot = self.by_address.get(&remote).copied();
                 self.counters.dropped_unknown_address += u64::from(slot.is_none());
@@ -253,7 +258,66 @@ impl Worker {
                 None
             }
         };
-        let Some(slot) = slot else { return };
+        if let Some(slot) = slot {
+            self.handle_known(now, slot, local, remote, bytes, flush);
+        }
+        self.batch.flush(flush);
+    }
+
+    /// Takes one frame of a connection (RFC 4571), which it may change in place. `local` is the connection's, as
+    /// [`crate::transport::stream_local`] makes it.
+    pub fn handle_frame(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+        flush: &mut dyn Flush,
+    ) {
+        self.counters.datagrams += 1;
+        let known = self.by_stream.get(&remote).copied();
+        let slot = match bytes.first() {
+            Some(0..=3) => self.slot_of_check(bytes, |_| known),
+            Some(20..=63 | 128..=191) => known,
+            _ => None,
+        };
+        if let Some(slot) = slot {
+            self.handle_known(now, slot, local, remote, bytes, flush);
+        }
+        self.batch.flush(flush);
+    }
+
+    /// A connection is over.
+    pub fn handle_stream_end(&mut self, now: Instant, remote: SocketAddr, flush: &mut dyn Flush) {
+        let Some(slot) = self.by_stream.remove(&remote) else { return };
+        self.guarded(slot, |worker| {
+            worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
+                endpoint.streams.retain(|known| *known != remote);
+                endpoint.transport.forget_stream(now, remote, wire, events);
+            });
+        });
+        self.batch.flush(flush);
+    }
+
+    /// Whether a user fragment is somebody's here.
+    pub fn has_user(&self, ufrag: &str) -> bool {
+        self.by_ufrag.contains_key(ufrag)
+    }
+
+    /// Whether the connection from this address is somebody's here: a check on it was valid, and they are not gone.
+    pub fn has_stream(&self, remote: SocketAddr) -> bool {
+        self.by_stream.contains_key(&remote)
+    }
+
+    fn handle_known(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+        flush: &mut dyn Flush,
+    ) {
         self.guarded(slot, |worker| match bytes[0] {
             128..=191 => worker.handle_media(now, slot, remote, bytes, flush),
             first => worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
@@ -264,7 +328,6 @@ impl Worker {
                 }
             }),
         });
-        self.batch.flush(flush);
     }
 
     /// Does what it is asked.
@@ -371,7 +434,7 @@ impl Worker {
             room.events.event(BridgeEvent::Refused { endpoint: id, refusal: Refusal::Full });
             return;
         }
-        let ice = ice_credentials();
+        let ice = ice_credentials_of(self.settings.index);
         let password = secret(24);
         let transport = Transport::new(now, Role::Bridge, &self.identity, ice.clone(), &self.settings.locals);
         let slot = self.slots.insert(Endpoint::new(now, transport, conference, id.clone()));
@@ -406,7 +469,7 @@ impl Worker {
 
     fn restart_ice(&mut self, now: Instant, conference: ConferenceId, id: &EndpointId) {
         let Some(slot) = self.slot_of(conference, id) else { return };
-        let ice = ice_credentials();
+        let ice = ice_credentials_of(self.settings.index);
         let endpoint = &mut self.slots[slot];
         let Some(channel) = endpoint.channel_address.clone() else { return };
         let generation = endpoint.transport.restart_ice(now, ice.clone());
@@ -445,11 +508,11 @@ impl Worker {
         self.rooms.get(&conference)?.endpoints.get(endpoint).copied()
     }
 
-    /// A check names its user; an answer to one of ours comes from an address that we know, or that we were told.
-    fn slot_of_check(&mut self, remote: SocketAddr, bytes: &[u8]) -> Option<usize> {
+    /// A check names its user; an answer to one of ours comes from where we know them.
+    fn slot_of_check(&mut self, bytes: &[u8], known: impl FnOnce(&Self) -> Option<usize>) -> Option<usize> {
         let slot = match username_of(bytes) {
             Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
-            None => self.by_address.get(&remote).copied(),
+            None => known(self),
         };
         self.counters.dropped_unknown_user += u64::from(slot.is_none());
         slot
@@ -500,6 +563,7 @@ impl Worker {
         for event in events.drain(..) {
             match event {
                 Event::Address(address) => self.learn_address(now, slot, address),
+                Event::Stream(remote) => self.learn_stream(now, slot, remote),
                 Event::Connected(profile) => self.connected(now, slot, profile, flush),
                 Event::ChannelOpen => {
                     if let Some(endpoint) = self.slots.get_mut(slot) {
@@ -534,6 +598,16 @@ impl Worker {
         endpoint.last_heard = now;
         // The transport lets 16 addresses in, so this has room.
         let _ = endpoint.addresses.try_push(address);
+    }
+
+    /// A connection is its user's from the first valid check on; a connection cannot change hands.
+    fn learn_stream(&mut self, now: Instant, slot: usize, remote: SocketAddr) {
+        let Some(endpoint) = self.slots.get_mut(slot) else { return };
+        endpoint.last_heard = now;
+        // The transport lets 16 in, so this has room.
+        if !self.by_stream.contains_key(&remote) && endpoint.streams.try_push(remote).is_ok() {
+            self.by_stream.insert(remote, slot);
+        }
     }
 
     fn connected(&mut self, now: Instant, slot: usize, profile: Profile, flush: &mut dyn Flush) {
@@ -621,6 +695,9 @@ impl Worker {
             if self.by_address.get(address) == Some(&slot) {
                 self.by_address.remove(address);
             }
+        }
+        for remote in &endpoint.streams {
+            self.by_stream.remove(remote);
         }
         self.registry.remove(endpoint.conference, &endpoint.id);
         if let Some(socket) = &endpoint.socket {

@@ -1,6 +1,7 @@
 //! A worker and clients in virtual time, all datagrams passed by hand.
 
 use super::*;
+use crate::identity::ice_credentials;
 use crate::transport::Profile;
 use std::sync::Mutex;
 use tertulia_model::{DtlsSetup, MediaKind, Source, SourceName, SourceSet, VideoType};

@@ -74,6 +74,9 @@ keys! {
     /// Public addresses in front of this machine (1:1 NAT): "203.0.113.7", or "203.0.113.7=10.0.0.5" when there are several.
     media_advertise = "media.advertise": Vec<AddressMapping> = "";
 
+    /// TCP port for media of people whose network lets no UDP out; 0: none. Such networks mostly let nothing but port 443 out, so it
+    /// helps most as 443 of an address that HTTPS does not use.
+    media_tcp_port = "media.tcp_port": u16 = "0";
     /// How clients talk with the bridge: "websocket" works through every proxy and comes back by itself, "datachannel" needs no
     /// connection of its own, "both" lets the client choose.
     media_channel = "media.channel": OfferedChannel = "websocket";
