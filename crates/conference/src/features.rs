@@ -13,7 +13,13 @@ pub(crate) struct Features {
 impl Features {
     /// For clients that do not answer.
     pub(crate) const DEFAULT: Self = Self {
-        capabilities: Capabilities { rtx: false, transport_cc: false, source_names: false, ..Capabilities::USUAL },
+        capabilities: Capabilities {
+            rtx: false,
+            transport_cc: false,
+            source_names: false,
+            data_channel: false,
+            ..Capabilities::USUAL
+        },
         json_sources: false,
     };
 

@@ -72,13 +72,12 @@ impl Offer<'_> {
         jingle
     }
 
-    /// A client that reads no JSON sources makes its own list of contents of audio and video alone, so it gets a WebSocket.
     fn has_data(&self) -> bool {
         let wanted = match self.transport.channels {
             ChannelKinds::WebSocket => false,
             ChannelKinds::DataChannel | ChannelKinds::Both => true,
         };
-        wanted && self.capabilities.data_channel && self.json_sources
+        wanted && self.capabilities.data_channel
     }
 
     fn has_socket(&self) -> bool {
@@ -372,7 +371,7 @@ mod tests {
         assert_eq!(with(ChannelKinds::DataChannel, true, FULL), (true, false));
         assert_eq!(with(ChannelKinds::Both, true, FULL), (true, true));
         assert_eq!(with(ChannelKinds::DataChannel, true, unable), (false, true));
-        assert_eq!(with(ChannelKinds::DataChannel, false, FULL), (false, true));
+        assert_eq!(with(ChannelKinds::DataChannel, false, FULL), (true, false), "those with sources in XML too");
     }
 
     #[test]
