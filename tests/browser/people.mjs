@@ -12,7 +12,7 @@ const BINARY = process.env.TERTULIA_BIN ?? `${process.env.CARGO_TARGET_DIR ?? `$
 /** Colours that survive compression, as (red, green, blue). */
 export const COLOURS = { red: [220, 30, 30], green: [30, 180, 30], blue: [30, 30, 220], magenta: [220, 30, 220] };
 
-async function freePort() {
+export async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address();
@@ -21,10 +21,10 @@ async function freePort() {
   return port;
 }
 
-/** Starts a server; `stop` ends it and says what it printed. */
-export async function startServer() {
+/** Starts a server, `more` of its keys set; `stop` ends it and says what it printed. */
+export async function startServer(more = []) {
   const [http, priv, media] = [await freePort(), await freePort(), 20_000 + Math.floor(Math.random() * 20_000)];
-  const sets = [`http.listen=127.0.0.1:${http}`, `private.listen=127.0.0.1:${priv}`, `media.port=${media}`, "log.filter=info"];
+  const sets = [`http.listen=127.0.0.1:${http}`, `private.listen=127.0.0.1:${priv}`, `media.port=${media}`, "log.filter=info", ...more];
   const child = spawn(BINARY, sets.flatMap((set) => ["--set", set]), { stdio: ["ignore", "pipe", "pipe"] });
   let printed = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (printed += text));

@@ -13,7 +13,13 @@ pub(crate) struct Features {
 impl Features {
     /// For clients that do not answer.
     pub(crate) const DEFAULT: Self = Self {
-        capabilities: Capabilities { rtx: false, transport_cc: false, source_names: false, ..Capabilities::USUAL },
+        capabilities: Capabilities {
+            rtx: false,
+            transport_cc: false,
+            source_names: false,
+            data_channel: false,
+            ..Capabilities::USUAL
+        },
         json_sources: false,
     };
 
@@ -30,6 +36,7 @@ impl Features {
                 transport_cc: has("http://jitsi.org/tcc"),
                 source_names: has("http://jitsi.org/source-name"),
                 ssrc_rewriting: has("http://jitsi.org/ssrc-rewriting-1"),
+                data_channel: has("urn:xmpp:jingle:transports:dtls-sctp:1"),
             },
             json_sources: has("http://jitsi.org/json-encoded-sources"),
         }

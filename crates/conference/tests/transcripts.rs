@@ -20,8 +20,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tertulia_conference::{Conference, Domains, Input, Output, Settings};
 use tertulia_model::{
-    BridgeEvent, BridgeRequest, Candidate, CandidateKind, ChannelAddress, ConferenceId, DtlsSetup, EndpointId,
-    ExpireReason, FeedbackSsrcs, Fingerprint, HashFunction, IceCredentials, LocalTransport, Ssrc, TransportProtocol,
+    BridgeEvent, BridgeRequest, Candidate, CandidateKind, ChannelAddress, ChannelKinds, ConferenceId, DtlsSetup,
+    EndpointId, ExpireReason, FeedbackSsrcs, Fingerprint, HashFunction, IceCredentials, LocalTransport, Ssrc,
+    TransportProtocol,
 };
 use tertulia_xmpp::{BareJid, FullJid};
 
@@ -211,6 +212,7 @@ fn transport(who: &str) -> LocalTransport {
             endpoint: endpoint(who),
             password: "pwd".into(),
         },
+        channels: ChannelKinds::WebSocket,
     }
 }
 

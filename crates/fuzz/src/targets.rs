@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tertulia_conference::{Conference, Domains, Input, Settings};
 use tertulia_media::identity::{Identity, ice_credentials};
 use tertulia_media::registry::Registry;
-use tertulia_media::transport::{Role, Transport, Wire, username_of};
+use tertulia_media::tcp::{FRAME_MAX, Unframer};
+use tertulia_media::transport::{Dcep, Role, Transport, Wire, username_of};
 use tertulia_media::worker::batch::{Batch, Flush};
 use tertulia_media::worker::{self, Command, Worker};
 use tertulia_model::profile::Codec;
@@ -46,6 +47,8 @@ pub const ALL: &[Target] = &[
     ("channel", channel),
     ("sfu", sfu),
     ("stun-user", stun_user),
+    ("frames", frames),
+    ("dcep", dcep),
     ("datagram", datagram),
 ];
 
@@ -284,7 +287,9 @@ pub fn sfu(input: &[u8]) {
     for (n, bytes) in input.chunks(48).enumerate() {
         let at = now + Duration::from_millis(n as u64 * 10);
         conference.handle_rtp(at, EndpointKey(0), bytes, &mut Nowhere, &mut out);
+        conference.finish_turn(at, &mut Nowhere);
         conference.handle_rtcp(at, EndpointKey(1), bytes, &mut Nowhere);
+        conference.on_timeout(at, &mut Nowhere, &mut out);
         conference.on_timeout(at, &mut Nowhere, &mut out);
     }
 }
@@ -293,6 +298,41 @@ pub fn sfu(input: &[u8]) {
 pub fn stun_user(input: &[u8]) {
     if let Some(user) = username_of(input) {
         assert!(user.len() <= input.len());
+    }
+}
+
+/// A stream taken apart byte for byte or at once gives the same frames, and what is given back is what was written.
+pub fn frames(input: &[u8]) {
+    let take = |step: usize| {
+        let (mut unframer, mut frames, mut whole) = (Unframer::default(), Vec::new(), true);
+        let mut rest = input;
+        while whole && !rest.is_empty() {
+            let room = unframer.room();
+            let len = step.min(rest.len()).min(room.len());
+            room[..len].copy_from_slice(&rest[..len]);
+            unframer.advance(len);
+            rest = &rest[len..];
+            whole = loop {
+                match unframer.next_frame() {
+                    Ok(Some(frame)) => frames.push(frame.to_vec()),
+                    Ok(None) => break true,
+                    Err(_) => break false,
+                }
+            };
+        }
+        frames
+    };
+    let frames = take(usize::MAX);
+    assert_eq!(frames, take(1));
+    assert!(frames.iter().all(|frame| !frame.is_empty() && frame.len() <= FRAME_MAX));
+    let written = frames.iter().map(|frame| frame.len() + 2).sum::<usize>();
+    assert!(written <= input.len());
+}
+
+/// What is parsed is written and read back the same.
+pub fn dcep(input: &[u8]) {
+    if let Some(message) = Dcep::parse(input) {
+        assert_eq!(Dcep::parse(&message.write()), Some(message));
     }
 }
 
@@ -315,14 +355,14 @@ pub fn datagram(input: &[u8]) {
 
 fn conference() -> (tertulia_sfu::Conference, Instant) {
     let feedback = FeedbackSsrcs { audio: Ssrc(1), video: Ssrc(2) };
-    let mut conference = tertulia_sfu::Conference::new(ConferenceId(1), feedback, 7);
+    let mut conference = tertulia_sfu::Conference::new(ConferenceId(1), feedback, tertulia_sfu::Policy::default(), 7);
     let (now, mut out) = (Instant::now(), Vec::new());
     for n in 0..2 {
         let id = EndpointId::parse(&format!("p{n}")).unwrap();
         let xml = crate_sources(n);
         conference.add_endpoint(now, EndpointKey(n), id.clone(), FULL);
         let set = tertulia_xmpp::sources::from_client(&xml, &id).unwrap();
-        conference.set_sources(now, EndpointKey(n), &set, &mut out);
+        conference.set_sources(now, EndpointKey(n), &set);
         conference.handle_connected(now, EndpointKey(n), &mut out);
         conference.handle_channel_open(now, EndpointKey(n), &mut out);
     }
@@ -399,7 +439,7 @@ impl World {
             (SocketAddr::from(([10, 0, 0, 1], 10_000)), SocketAddr::from(([10, 0, 0, 2], 5_000)));
         let (identity, own) = (Identity::generate().unwrap(), Identity::generate().unwrap());
         let settings =
-            worker::Settings { locals: vec![bridge_at], candidates: Vec::new(), bridge: "b".into(), endpoints_max: 10 };
+            worker::Settings { locals: vec![bridge_at], bridge: "b".into(), endpoints_max: 10, ..Default::default() };
         let mut worker = Worker::new(settings, identity.clone(), Arc::new(Registry::default()));
         let told = Arc::new(Told::default());
         let (mut now, conference) = (Instant::now(), ConferenceId(7));

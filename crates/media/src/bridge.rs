@@ -2,22 +2,25 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tertulia_model::{
-    Bridge, BridgeEvent, BridgeRequest, Candidate, CandidateKind, ChannelSink, ConferenceId, EndpointId, EventSink,
-    Load, Refusal, TransportProtocol,
+    Bridge, BridgeEvent, BridgeRequest, Candidate, CandidateKind, ChannelKinds, ChannelSink, ConferenceId, EndpointId,
+    EventSink, Load, Refusal, TransportProtocol,
 };
+use tertulia_sfu::Policy;
 use tracing::info;
 
 use crate::identity::{Identity, secret};
 use crate::interfaces;
 use crate::registry::Registry;
 use crate::socket::{self, RUN_CLASSES, Segmentation, SendCounters};
+use crate::tcp::{self, Listener, Streams, TcpCounters};
 use crate::thread::{self, Handle, Order};
+use crate::transport::stream_local;
 use crate::worker::{self, Command, Counters, Worker};
 
 /// How a bridge is set up.
@@ -31,8 +34,14 @@ pub struct Settings {
     pub workers: usize,
     /// Public addresses in front of this machine, each with the local one behind it when there are several.
     pub advertised: Vec<(IpAddr, Option<IpAddr>)>,
+    /// How conferences forward.
+    pub policy: Policy,
     /// Most endpoints on one worker.
     pub endpoints_per_worker: usize,
+    /// Which bridge channels are offered.
+    pub channels: ChannelKinds,
+    /// Port for clients whose network lets no UDP out (ICE over TCP); 0 lets the system choose. One for all workers.
+    pub tcp_port: Option<u16>,
 }
 
 /// Why a bridge cannot start: one sentence for whoever started it.
@@ -40,6 +49,13 @@ pub struct Settings {
 pub enum StartError {
     /// No address to use.
     NoAddress,
+    /// The port for TCP cannot be had.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
     /// A socket cannot be had.
     Bind {
         /// Where.
@@ -66,6 +82,10 @@ impl fmt::Display for StartError {
             Self::Bind { address, error } => {
                 write!(f, "cannot receive media on {address}: {error}; check `media.bind`")
             }
+            Self::Listen { address, error } => write!(
+                f,
+                "cannot take connections for media on {address}: {error}; set `media.tcp_port` to a free port, or to 0"
+            ),
             Self::System(error) => write!(f, "cannot start the media workers: {error}"),
             Self::NoCertificate => f.write_str("cannot make a certificate: the system has no random numbers"),
         }
@@ -78,6 +98,7 @@ impl std::error::Error for StartError {}
 pub struct MediaBridge {
     inner: Arc<Inner>,
     threads: Vec<JoinHandle<()>>,
+    listener: Option<Listener>,
 }
 
 /// The way to a running bridge. Cheap to clone.
@@ -93,6 +114,8 @@ struct Inner {
     /// Which worker holds a conference. Held for the length of a map operation.
     placement: Mutex<HashMap<ConferenceId, Placed>>,
     ports: Vec<u16>,
+    tcp_port: Option<u16>,
+    tcp_counters: Arc<tcp::Counters>,
 }
 
 struct Placed {
@@ -113,6 +136,8 @@ pub struct BridgeCounters {
     pub dropped_full: u64,
     /// Messages to the kernel by how many datagrams to one receiver each carried: 1, 2, 3–4, 5–8, 9–16, 17–32, 33–64.
     pub runs: [u64; RUN_CLASSES],
+    /// Connections.
+    pub tcp: TcpCounters,
 }
 
 impl MediaBridge {
@@ -137,32 +162,46 @@ impl MediaBridge {
         crate::srtp::provider::chosen(); // now, and not while the first person waits
         let segmentation = Arc::new(Segmentation::probe());
         let mut send_counters = Vec::new();
+        let listeners = listeners(&addresses, settings.tcp_port)?;
+        let tcp_counters = Arc::new(tcp::Counters::default());
+        let streams: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let (mut workers, mut threads, mut ports) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..count {
             let sockets = bind_worker(&addresses, settings, index)?;
             ports.extend(sockets.first().map(|(local, _)| local.port()));
             let locals: Vec<SocketAddr> = sockets.iter().map(|(local, _)| *local).collect();
+            let candidates = candidates(&locals, &streams, &settings.advertised);
+            let stream_locals = streams.iter().map(|address| stream_local(address.ip()));
             let worker = Worker::new(
                 worker::Settings {
-                    candidates: candidates(&locals, &settings.advertised),
-                    locals,
+                    index,
+                    candidates,
+                    locals: locals.iter().copied().chain(stream_locals).collect(),
                     bridge: name.clone(),
                     endpoints_max: settings.endpoints_per_worker,
+                    channels: settings.channels,
+                    policy: settings.policy,
                 },
                 identity.clone(),
                 Arc::clone(&registry),
             );
             let counters = Arc::new(SendCounters::default());
             send_counters.push(Arc::clone(&counters));
-            let started = thread::start(index, worker, sockets, counters, Arc::clone(&segmentation));
+            let streams = Streams::new(Arc::clone(&tcp_counters)).map_err(StartError::System)?;
+            let started = thread::start(index, worker, sockets, counters, Arc::clone(&segmentation), streams);
             let (handle, thread) = started.map_err(StartError::System)?;
             workers.push(handle);
             threads.push(thread);
         }
-        info!(workers = count, ?ports, "media bridge started");
+        let tcp_port = streams.first().map(SocketAddr::port);
+        let listener = (!listeners.is_empty())
+            .then(|| Listener::start(listeners, workers.clone(), Arc::clone(&tcp_counters)))
+            .transpose()
+            .map_err(StartError::System)?;
+        info!(workers = count, ?ports, ?tcp_port, "media bridge started");
         let placement = Mutex::default();
-        let inner = Arc::new(Inner { name, workers, registry, send_counters, placement, ports });
-        Ok(Self { inner, threads })
+        let inner = Inner { name, workers, registry, send_counters, placement, ports, tcp_port, tcp_counters };
+        Ok(Self { inner: Arc::new(inner), threads, listener })
     }
 
     /// The way to it.
@@ -175,8 +214,16 @@ impl MediaBridge {
         &self.inner.ports
     }
 
+    /// The port for media over TCP, if there is one.
+    pub fn tcp_port(&self) -> Option<u16> {
+        self.inner.tcp_port
+    }
+
     /// Stops the threads and waits for them. What is connected hears nothing more.
     pub fn shutdown(self) {
+        if let Some(listener) = self.listener {
+            listener.stop();
+        }
         for worker in &self.inner.workers {
             worker.send(Order::Stop);
         }
@@ -211,37 +258,53 @@ fn bind_worker(
     if sockets.is_empty() { Err(StartError::NoAddress) } else { Ok(sockets) }
 }
 
-/// RFC 8445 §5.1.2.1 with type preferences 126 and 100; earlier addresses are preferred.
-fn candidates(locals: &[SocketAddr], advertised: &[(IpAddr, Option<IpAddr>)]) -> Vec<Candidate> {
-    let priority = |kind: u32, place: usize| {
-        let local = 65_535 - u32::try_from(place).unwrap_or(65_535).min(65_535);
-        (kind << 24) | (local << 8) | 255
+fn listeners(addresses: &[IpAddr], port: Option<u16>) -> Result<Vec<TcpListener>, StartError> {
+    let bound = port.map_or(Ok(Vec::new()), |port| tcp::bind(addresses, port));
+    bound.map_err(|(address, error)| StartError::Listen { address, error })
+}
+
+/// RFC 8445 §5.1.2.1 with type preferences 126 and 100, earlier addresses preferred; behind them connections, with 90 and 80.
+fn candidates(
+    locals: &[SocketAddr],
+    streams: &[SocketAddr],
+    advertised: &[(IpAddr, Option<IpAddr>)],
+) -> Vec<Candidate> {
+    let mut all = Vec::new();
+    add_candidates(&mut all, TransportProtocol::Udp, locals, advertised);
+    add_candidates(&mut all, TransportProtocol::TcpPassive, streams, advertised);
+    all
+}
+
+fn add_candidates(
+    all: &mut Vec<Candidate>,
+    protocol: TransportProtocol,
+    locals: &[SocketAddr],
+    advertised: &[(IpAddr, Option<IpAddr>)],
+) {
+    let mut add = |kind: CandidateKind, ip: IpAddr, port: u16| {
+        let (host, reflexive, best) = match protocol {
+            TransportProtocol::Udp => (126, 100, 65_535),
+            // RFC 6544 §4.2: the direction is in the upper bits of the local preference, 4 for passive.
+            TransportProtocol::TcpPassive => (90, 80, (4 << 13) | 0x1fff),
+        };
+        let kind_preference = if kind == CandidateKind::Host { host } else { reflexive };
+        let place = u32::try_from(all.len()).unwrap_or(0).min(8_191);
+        let priority = (kind_preference << 24) | ((best - place) << 8) | 255;
+        all.push(Candidate { foundation: (all.len() + 1).to_string(), priority, protocol, ip, port, kind });
     };
-    let host = |(place, local): (usize, &SocketAddr)| Candidate {
-        foundation: (place + 1).to_string(),
-        priority: priority(126, place),
-        protocol: TransportProtocol::Udp,
-        ip: local.ip(),
-        port: local.port(),
-        kind: CandidateKind::Host,
-    };
-    let mut all: Vec<Candidate> = locals.iter().enumerate().map(host).collect();
+    for local in locals {
+        add(CandidateKind::Host, local.ip(), local.port());
+    }
     for (public, behind) in advertised {
         let base = locals.iter().find(|local| match behind {
             Some(behind) => local.ip() == *behind,
             None => local.is_ipv4() == public.is_ipv4() && !local.ip().is_loopback(),
         });
-        let Some(base) = base else { continue };
-        all.push(Candidate {
-            foundation: (all.len() + 1).to_string(),
-            priority: priority(100, all.len()),
-            protocol: TransportProtocol::Udp,
-            ip: *public,
-            port: base.port(),
-            kind: CandidateKind::ServerReflexive { related: base.ip(), related_port: base.port() },
-        });
+        if let Some(base) = base {
+            let kind = CandidateKind::ServerReflexive { related: base.ip(), related_port: base.port() };
+            add(kind, *public, base.port());
+        }
     }
-    all
 }
 
 impl BridgeHandle {
@@ -256,7 +319,7 @@ impl BridgeHandle {
                 sum += answer.recv_timeout(Duration::from_millis(500)).unwrap_or_default();
             }
         }
-        let mut all = BridgeCounters { workers: sum, ..BridgeCounters::default() };
+        let mut all = BridgeCounters { workers: sum, tcp: self.0.tcp_counters.read(), ..BridgeCounters::default() };
         for counters in &self.0.send_counters {
             all.sent += counters.sent.load(Ordering::Relaxed);
             all.refused += counters.refused.load(Ordering::Relaxed);
@@ -340,8 +403,11 @@ mod tests {
     #[test]
     fn public_addresses_name_the_local_one_behind_them() {
         let locals = ["10.0.0.5:10000".parse().unwrap(), "127.0.0.1:10000".parse().unwrap()];
-        let all = candidates(&locals, &[("203.0.113.7".parse().unwrap(), None)]);
-        assert_eq!(all.len(), 3);
+        let streams = ["10.0.0.5:4443".parse().unwrap()];
+        let all = candidates(&locals, &streams, &[("203.0.113.7".parse().unwrap(), None)]);
+        assert_eq!(all.len(), 5);
+        let tcp = |candidate: &Candidate| candidate.protocol == TransportProtocol::TcpPassive;
+        assert!(all.iter().rev().take(2).all(tcp) && all[4].ip.to_string() == "203.0.113.7" && all[4].port == 4443);
         assert!(all.windows(2).all(|pair| pair[0].priority > pair[1].priority));
         let related = CandidateKind::ServerReflexive { related: "10.0.0.5".parse().unwrap(), related_port: 10_000 };
         assert_eq!((all[2].ip.to_string(), all[2].kind), ("203.0.113.7".to_owned(), related));
@@ -356,7 +422,10 @@ mod tests {
             port,
             workers: 1,
             advertised: Vec::new(),
+            policy: Policy::default(),
             endpoints_per_worker: 10,
+            channels: ChannelKinds::WebSocket,
+            tcp_port: None,
         };
         let error = MediaBridge::start(&settings).err().unwrap().to_string();
         assert!(

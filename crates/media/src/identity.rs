@@ -62,6 +62,24 @@ pub fn ice_credentials() -> IceCredentials {
     IceCredentials { ufrag: secret(8), pwd: secret(24) }
 }
 
+/// Fresh ICE credentials whose user fragment names a worker in its first two characters: whoever accepts a connection needs no table.
+pub(crate) fn ice_credentials_of(worker: usize) -> IceCredentials {
+    let digit = |number: usize| char::from(DIGITS[number % DIGITS.len()]);
+    let place = String::from_iter([digit(worker / DIGITS.len()), digit(worker)]);
+    let IceCredentials { ufrag, pwd } = ice_credentials();
+    IceCredentials { ufrag: place + &ufrag, pwd }
+}
+
+/// The worker that a user fragment of ours names; anything may come back for one that is not ours.
+pub(crate) fn worker_of(ufrag: &str) -> Option<usize> {
+    let &[high, low] = ufrag.as_bytes().first_chunk()?;
+    let value = |byte: u8| DIGITS.iter().position(|digit| *digit == byte);
+    Some(value(high)? * DIGITS.len() + value(low)?)
+}
+
+/// All that a user fragment may have (RFC 8839 §5.4). Two of them name 4096 workers.
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 /// `len` random letters and digits, which both ICE and URLs allow. Two letters come twice as often: 5.95 bits each.
 pub(crate) fn secret(len: usize) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789AB";
@@ -79,3 +97,16 @@ pub(crate) fn random_u64() -> u64 {
 
 /// Without random numbers nothing here is safe: better to stop.
 const GENERATOR: &str = "the operating system has a generator of random numbers";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_fragment_names_its_worker() {
+        for worker in [0, 1, 63, 64, 4_095] {
+            assert_eq!(worker_of(&ice_credentials_of(worker).ufrag), Some(worker));
+        }
+        assert_eq!((worker_of("A"), worker_of("A:"), worker_of("\u{e9}x")), (None, None, None));
+    }
+}

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver as Inbox, Sender as Outbox, TrySendError};
 use tracing::warn;
 
 use crate::socket::{Receiver, Segmentation, SendCounters, Sender};
+use crate::tcp::{Connection, Streams, Wires};
 use crate::worker::{Command, Counters, Worker};
 
 /// Commands that may wait. Beyond that a sender is refused: the thread is stuck or the machine is overwhelmed.
@@ -22,6 +23,8 @@ const READS_PER_TURN: usize = 4;
 /// What others tell a thread.
 pub(crate) enum Order {
     Do(Command),
+    /// Take over a connection.
+    Adopt(Box<Connection>),
     Report(Outbox<Counters>),
     Stop,
 }
@@ -61,6 +64,7 @@ pub(crate) fn start(
     sockets: Vec<(SocketAddr, UdpSocket)>,
     counters: Arc<SendCounters>,
     segmentation: Arc<Segmentation>,
+    streams: Streams,
 ) -> io::Result<(Handle, std::thread::JoinHandle<()>)> {
     // SAFETY: no pointers are passed.
     let bell = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
@@ -73,7 +77,8 @@ pub(crate) fn start(
     let handle = Handle { orders, bell: Arc::clone(&bell) };
     let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
         pin_to_core(index);
-        run(worker, &sockets, Sender::new(&sockets, &counters, &segmentation), &inbox, &bell);
+        let udp = Sender::new(&sockets, &counters, &segmentation);
+        run(worker, &sockets, Wires { udp, streams }, &inbox, &bell);
     })?;
     Ok((handle, thread))
 }
@@ -81,22 +86,25 @@ pub(crate) fn start(
 fn run(
     mut worker: Worker,
     sockets: &[(SocketAddr, UdpSocket)],
-    mut sender: Sender<'_>,
+    mut wires: Wires<Sender<'_>>,
     inbox: &Inbox<Order>,
     bell: &OwnedFd,
 ) {
     let mut receiver = Receiver::new();
     let mut polled: Vec<libc::pollfd> = sockets.iter().map(|(_, socket)| readable(socket.as_raw_fd())).collect();
+    let streams_at = polled.len();
+    polled.push(readable(wires.streams.as_raw_fd()));
     polled.push(readable(bell.as_raw_fd()));
     loop {
-        wait(&mut polled, worker.next_timeout());
+        wait(&mut polled, worker.next_timeout().into_iter().chain(wires.streams.next_timeout()).min());
         let mut now = Instant::now();
         if polled.last().is_some_and(|bell| bell.revents != 0) {
             silence(bell);
         }
         for order in inbox.try_iter().take(COMMANDS_PER_TURN) {
             match order {
-                Order::Do(command) => worker.handle_command(now, command, &mut sender),
+                Order::Do(command) => worker.handle_command(now, command, &mut wires),
+                Order::Adopt(connection) => wires.adopt(now, *connection, &mut worker),
                 Order::Report(to) => {
                     let _ = to.try_send(*worker.counters()); // the asker may have given up
                 }
@@ -107,9 +115,12 @@ fn run(
             ring(bell);
         }
         for ((local, socket), _) in sockets.iter().zip(&polled).filter(|(_, polled)| polled.revents != 0) {
-            read(&mut now, *local, socket, &mut worker, &mut receiver, &mut sender);
+            read(&mut now, *local, socket, &mut worker, &mut receiver, &mut wires);
         }
-        worker.on_timeout(now, &mut sender); // and the end of the turn
+        if polled[streams_at].revents != 0 || wires.streams.next_timeout().is_some_and(|at| now >= at) {
+            wires.handle_streams(now, &mut worker);
+        }
+        worker.on_timeout(now, &mut wires); // and the end of the turn
     }
 }
 
@@ -121,11 +132,11 @@ fn read(
     socket: &UdpSocket,
     worker: &mut Worker,
     receiver: &mut Receiver,
-    sender: &mut Sender<'_>,
+    wires: &mut Wires<Sender<'_>>,
 ) {
     for _ in 0..READS_PER_TURN {
         let received = receiver.receive(socket, |remote, bytes| {
-            worker.handle_datagram(*now, local, remote, bytes, sender);
+            worker.handle_datagram(*now, local, remote, bytes, wires);
         });
         match received {
             Ok(received) if received == crate::socket::RECEIVE_MAX => *now = Instant::now(),

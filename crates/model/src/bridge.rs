@@ -26,12 +26,21 @@ pub struct Capabilities {
     /// (it announces on its channel what each carries),
     /// instead of everybody's own.
     pub ssrc_rewriting: bool,
+    /// Can carry its bridge channel inside the media transport (data channel, RFC 8831).
+    pub data_channel: bool,
 }
 
 impl Capabilities {
     /// What Jitsi's clients can do without being told to: everything but SSRC rewriting.
-    pub const USUAL: Self =
-        Self { audio: true, video: true, rtx: true, transport_cc: true, source_names: true, ssrc_rewriting: false };
+    pub const USUAL: Self = Self {
+        audio: true,
+        video: true,
+        rtx: true,
+        transport_cc: true,
+        source_names: true,
+        ssrc_rewriting: false,
+        data_channel: true,
+    };
 }
 
 /// What a room asks of a bridge.

@@ -18,6 +18,6 @@ pub use bridge::{
 pub use id::{ConferenceId, EndpointId, InvalidId, SourceName, Ssrc};
 pub use source::{GroupSemantics, MediaKind, Source, SourceGroup, SourceSet, VideoType};
 pub use transport::{
-    Candidate, CandidateKind, ChannelAddress, DtlsSetup, Fingerprint, HashFunction, IceCredentials, LocalTransport,
-    RemoteTransport, TransportProtocol,
+    Candidate, CandidateKind, ChannelAddress, ChannelKinds, DtlsSetup, Fingerprint, HashFunction, IceCredentials,
+    LocalTransport, RemoteTransport, TransportProtocol,
 };

@@ -188,6 +188,18 @@ impl fmt::Debug for ChannelAddress {
     }
 }
 
+/// Which ways to a bridge channel an offer names. A bridge takes whatever is opened; the last one opened is the one it answers on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChannelKinds {
+    /// A WebSocket: opens at once and comes back by itself after a bad moment.
+    #[default]
+    WebSocket,
+    /// A data channel inside the media transport; clients that cannot do that are offered a WebSocket.
+    DataChannel,
+    /// Both; Jitsi's clients then open the data channel.
+    Both,
+}
+
 /// The bridge's side of one endpoint's transport, for the offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalTransport {
@@ -197,8 +209,10 @@ pub struct LocalTransport {
     pub fingerprint: Fingerprint,
     /// Best first; TCP last, because some clients stop at the first they cannot use.
     pub candidates: Vec<Candidate>,
-    /// Where the bridge channel is.
+    /// Where the bridge channel is, if it is a WebSocket.
     pub channel: ChannelAddress,
+    /// What the offer says of channels.
+    pub channels: ChannelKinds,
 }
 
 /// The client's side, from its answer.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use str0m::channel::{ChannelConfig, ChannelId};
 use str0m::config::Fingerprint as StrFingerprint;
 use str0m::format::{Codec as StrCodec, FormatParams};
 use str0m::media::{Frequency, KeyframeRequestKind, MediaKind as StrKind, Mid, Pt, Rid};
@@ -22,10 +23,14 @@ use crate::receiver::{AudioReceiver, AudioReport, VideoReceiver, VideoReport};
 use crate::voice::Voice;
 
 /// What the media tells its participant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MediaEvent {
     /// Media flows.
     Connected,
+    /// The data channel is open.
+    ChannelOpen,
+    /// A text came on it.
+    ChannelText(String),
     /// Nothing is heard of the bridge any more.
     Lost,
 }
@@ -34,8 +39,11 @@ pub(crate) enum MediaEvent {
 pub(crate) struct Media {
     rtc: Rtc,
     local: SocketAddr,
+    begun: Instant,
     next: Option<Instant>,
     connected: bool,
+    /// The bridge channel, if it is a data channel and open.
+    channel: Option<ChannelId>,
     remotes: BTreeMap<u32, Remote>,
     next_mid: u32,
     /// Of sources that are gone.
@@ -113,11 +121,19 @@ impl Media {
             }
         }
         rtc.direct_api().start_dtls(true).ok()?;
+        if offer.data_channel {
+            let (label, protocol) = ("JVB data channel".into(), "http://jitsi.org/protocols/colibri".into());
+            let mut direct = rtc.direct_api();
+            direct.start_sctp(true);
+            direct.create_data_channel(ChannelConfig { label, protocol, ..ChannelConfig::default() });
+        }
         Some(Self {
             rtc,
             local,
+            begun: now,
             next: Some(now),
             connected: false,
+            channel: None,
             remotes: BTreeMap::new(),
             next_mid: 0,
             old_violations: Vec::new(),
@@ -127,6 +143,14 @@ impl Media {
     /// Whether media flows.
     pub(crate) fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// Says something on the data channel; `false` when none is open, or it does not keep up.
+    pub(crate) fn say(&mut self, text: &str) -> bool {
+        // Sent by the next turn, which is made due.
+        self.next = Some(self.begun);
+        let channel = self.channel.and_then(|id| self.rtc.channel(id));
+        channel.is_some_and(|mut channel| channel.write(false, text.as_bytes()).unwrap_or(false))
     }
 
     /// Our side of the transport, for the answer.
@@ -351,6 +375,13 @@ impl Media {
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => events.push(MediaEvent::Lost),
             Event::RtpPacket(packet) => self.receive(now, &packet),
+            Event::ChannelOpen(id, _) => {
+                self.channel = Some(id);
+                events.push(MediaEvent::ChannelOpen);
+            }
+            Event::ChannelData(data) => {
+                events.extend(String::from_utf8(data.data).ok().map(MediaEvent::ChannelText));
+            }
             Event::KeyframeRequest(request) => {
                 let encoding = request.rid.and_then(|rid| rid.parse::<usize>().ok()).unwrap_or(0);
                 let camera = devices.cameras.iter_mut().find(|camera| own_mid(&camera.name) == request.mid);

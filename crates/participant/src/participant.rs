@@ -129,6 +129,8 @@ pub struct Participant {
     old_violations: Vec<String>,
     wishes: Option<VideoWishes>,
     channel_open: bool,
+    /// The channel is inside the media.
+    uses_data_channel: bool,
     dominant: Option<EndpointId>,
     forwarded: Vec<String>,
     random: ChaCha8Rng,
@@ -151,6 +153,7 @@ impl Participant {
             old_violations: Vec::new(),
             wishes: None,
             channel_open: false,
+            uses_data_channel: false,
             dominant: None,
             forwarded: Vec::new(),
             random: ChaCha8Rng::seed_from_u64(settings.seed),
@@ -185,11 +188,7 @@ impl Participant {
                     media.handle(now, from, &bytes, &mut self.devices, &mut self.datagrams, &mut self.media_events);
                 }
             }
-            Input::ChannelOpen => {
-                self.channel_open = true;
-                out.push(Output::Channel(r#"{"colibriClass":"ClientHello"}"#.into()));
-                out.extend(self.wishes.iter().map(|wishes| Output::Channel(wishes.to_json())));
-            }
+            Input::ChannelOpen => self.greet(out),
             Input::Channel(text) => self.handle_channel(&text, out),
         }
         self.flush(out);
@@ -218,7 +217,7 @@ impl Participant {
     /// Says to the bridge what to send.
     pub fn wish(&mut self, wishes: VideoWishes, out: &mut Vec<Output>) {
         if self.channel_open {
-            out.push(Output::Channel(wishes.to_json()));
+            self.say(wishes.to_json(), out);
         }
         self.wishes = Some(wishes);
     }
@@ -272,6 +271,11 @@ impl Participant {
     /// Our name in the room.
     pub fn nick(&self) -> &EndpointId {
         &self.settings.nick
+    }
+
+    /// Whether the bridge channel is a data channel, and open.
+    pub fn has_data_channel(&self) -> bool {
+        self.uses_data_channel && self.channel_open
     }
 
     /// Whether media flows.
@@ -333,7 +337,9 @@ impl Participant {
                 }
                 self.signalling.accept(&self.own, &ice, &fingerprint, &mut self.stanzas);
                 self.channel_open = false;
-                out.extend(offer.channel_url.map(Output::OpenChannel));
+                // As Jitsi's clients do: the data channel, where both are offered.
+                self.uses_data_channel = offer.data_channel;
+                out.extend(offer.channel_url.filter(|_| !offer.data_channel).map(Output::OpenChannel));
             }
             Heard::SourcesAdded(all) => {
                 if let Some(media) = &mut self.media {
@@ -352,6 +358,25 @@ impl Participant {
                 self.end_session();
                 out.push(Output::Event(Event::Out));
             }
+        }
+    }
+
+    /// The bridge channel opened.
+    fn greet(&mut self, out: &mut Vec<Output>) {
+        self.channel_open = true;
+        self.say(r#"{"colibriClass":"ClientHello"}"#.into(), out);
+        if let Some(wishes) = &self.wishes {
+            self.say(wishes.to_json(), out);
+        }
+    }
+
+    /// Says something on the bridge channel, whichever it is.
+    fn say(&mut self, text: String, out: &mut Vec<Output>) {
+        if !self.uses_data_channel {
+            out.push(Output::Channel(text));
+        } else if let Some(media) = &mut self.media {
+            // One that is full loses it: wishes are said again with the next change.
+            let _ = media.say(&text);
         }
     }
 
@@ -381,8 +406,10 @@ impl Participant {
 
     /// Pushes what piled up in the parts.
     fn flush(&mut self, out: &mut Vec<Output>) {
-        for event in self.media_events.drain(..) {
+        for event in std::mem::take(&mut self.media_events) {
             match event {
+                MediaEvent::ChannelOpen => self.greet(out),
+                MediaEvent::ChannelText(text) => self.handle_channel(&text, out),
                 MediaEvent::Connected => out.push(Output::Event(Event::Connected)),
                 MediaEvent::Lost => {
                     self.signalling.restart(&mut self.stanzas);

@@ -403,6 +403,7 @@ fn features() -> Element {
 
 const FEATURES: &[&str] = &[
     "http://jitsi.org/json-encoded-sources",
+    "urn:xmpp:jingle:transports:dtls-sctp:1",
     "http://jitsi.org/source-name",
     "http://jitsi.org/receive-multiple-video-streams",
     "http://jitsi.org/tcc",

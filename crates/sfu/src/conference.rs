@@ -38,8 +38,6 @@ pub struct Policy {
     pub loudest: Option<usize>,
     /// No receiver gets more video sources than this; `None` is no limit.
     pub last_n: Option<u32>,
-    /// A receiver's `assumedBandwidthBps` counts up to this; 0 refuses it.
-    pub assumed_bandwidth_max_bps: u64,
 }
 
 /// What happened to packets, since the conference began.

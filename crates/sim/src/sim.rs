@@ -144,6 +144,7 @@ impl Sim {
             candidates: vec![candidate],
             bridge: "sim".into(),
             endpoints_max: 1_000,
+            ..worker::Settings::default()
         };
         let identity = Identity::generate().expect("the system has random numbers");
         let registry = Arc::new(Registry::default());

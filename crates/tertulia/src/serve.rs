@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tertulia_conference::{Domains, Settings as ConferenceSettings};
-use tertulia_media::MediaBridge;
+use tertulia_media::{MediaBridge, Policy};
+use tertulia_model::ChannelKinds;
 use tertulia_signal::{Limits, Server, Settings, Tls};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::config::Config;
+use crate::config::{Config, OfferedChannel};
 
 /// Endpoints that one worker holds at most; a core forwards for about that many.
 const ENDPOINTS_PER_WORKER: usize = 5_000;
@@ -112,7 +113,17 @@ fn media_settings(config: &Config) -> tertulia_media::Settings {
         port: config.media_port,
         workers: usize::from(config.media_workers),
         advertised: config.media_advertise.iter().map(|mapping| (mapping.public, mapping.local)).collect(),
+        policy: Policy {
+            loudest: Some(usize::from(config.media_loudest)).filter(|loudest| *loudest != 0),
+            last_n: Some(config.media_last_n).filter(|last_n| *last_n != 0),
+        },
         endpoints_per_worker: ENDPOINTS_PER_WORKER,
+        tcp_port: Some(config.media_tcp_port).filter(|port| *port != 0),
+        channels: match config.media_channel {
+            OfferedChannel::WebSocket => ChannelKinds::WebSocket,
+            OfferedChannel::DataChannel => ChannelKinds::DataChannel,
+            OfferedChannel::Both => ChannelKinds::Both,
+        },
     }
 }
 

@@ -35,7 +35,12 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let mut process = program().args(ON_FREE_PORTS).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::start_with(&[])
+    }
+
+    fn start_with(more: &[&str]) -> Self {
+        let arguments = ON_FREE_PORTS.iter().chain(more);
+        let mut process = program().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines: Arc<Mutex<Vec<Value>>> = Arc::default();
         let (stderr, kept) = (process.stderr.take().unwrap(), Arc::clone(&lines));
         let reader = std::thread::spawn(move || {
@@ -176,6 +181,30 @@ async fn meetings_take_place_side_by_side_and_leave_nothing() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(server.is_empty(), "{}", server.load());
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meeting_over_data_channels_follows_wishes_and_speakers() {
+    let server = Server::start_with(&["--set", "media.channel=datachannel"]);
+    let other = tokio::spawn(take_part(server.room("data"), 21, true, 1));
+    let mut client = Client::join(&server.room("data"), SMALL, 22).await.unwrap();
+    client.command(|participant, out| participant.wish(VideoWishes::all_at(180), out)).await.unwrap();
+    let heard = |participant: &Participant| {
+        participant.has_data_channel()
+            && participant.dominant_speaker().is_some()
+            && !participant.forwarded_sources().is_empty()
+    };
+    let good = client.run_until(Duration::from_secs(20), heard).await.unwrap();
+    let (open, who) = (client.participant().has_data_channel(), client.participant().dominant_speaker());
+    assert!(good, "{open} {who:?} {:?} {:?}", client.participant().forwarded_sources(), client.events);
+    client.command(|participant, out| participant.chat("hello", out)).await.unwrap();
+    let sees = |participant: &Participant| participant.video().any(|video| video.decoded > 30);
+    assert!(client.run_until(Duration::from_secs(20), sees).await.unwrap());
+    // The other one looks for as long.
+    client.run_for(Duration::from_secs(2)).await.unwrap();
+    client.leave().await.unwrap();
+    assert_eq!(other.await.unwrap(), [""; 0]);
     server.stop();
 }
 

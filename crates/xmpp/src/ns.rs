@@ -52,6 +52,7 @@ names! {
     START_MUTED = "http://jitsi.org/jitmeet/start-muted";
     ETHERPAD = "http://jitsi.org/jitmeet/etherpad";
     FOCUS = "http://jitsi.org/protocol/focus";
+    SCTP = "urn:xmpp:jingle:transports:dtls-sctp:1";
     COLIBRI = "http://jitsi.org/protocol/colibri";
     COLIBRI2 = "jitsi:colibri2";
     JIBRI = "http://jitsi.org/protocol/jibri";

@@ -1,6 +1,6 @@
 //! ICE for one endpoint: one agent of `is`, or two during a restart, and the rules that `is` leaves to its user.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -12,6 +12,8 @@ use super::Wire;
 
 /// Addresses one peer may use: `is` remembers every one it is shown.
 const ADDRESSES_MAX: usize = 16;
+/// Connections one agent is shown; a client that needs more restarts ICE.
+const STREAMS_MAX: usize = 64;
 /// A selected address from which nothing came for so long is dead if another one lives.
 const SILENT: Duration = Duration::from_secs(1);
 /// How long an unanswered restart is kept.
@@ -32,9 +34,34 @@ pub(super) struct Ice {
     pub(super) restarting: bool,
     generation: u32,
     route: Option<(SocketAddr, SocketAddr)>,
-    /// Remote addresses that passed a check, and when something authentic came from each.
-    pub(super) addresses: ArrayVec<(SocketAddr, Instant), ADDRESSES_MAX>,
-    fresh: ArrayVec<SocketAddr, ADDRESSES_MAX>,
+    /// Remote addresses that passed a check.
+    pub(super) addresses: ArrayVec<Known, ADDRESSES_MAX>,
+    fresh: ArrayVec<Known, ADDRESSES_MAX>,
+    /// Connections that passed a check since the agent began; `is` forgets none.
+    streams: usize,
+}
+
+/// A remote address that passed a check.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) remote: SocketAddr,
+    pub(super) protocol: Protocol,
+    /// When something authentic last came from it.
+    heard: Instant,
+}
+
+/// The local address of all connections that come to an address of ours: no UDP socket has port 0.
+pub fn stream_local(ip: IpAddr) -> SocketAddr {
+    SocketAddr::new(ip, 0)
+}
+
+/// Whether a local address is that of connections.
+pub fn is_stream(local: SocketAddr) -> bool {
+    local.port() == 0
+}
+
+fn protocol_of(local: SocketAddr) -> Protocol {
+    if is_stream(local) { Protocol::Tcp } else { Protocol::Udp }
 }
 
 impl Ice {
@@ -49,6 +76,7 @@ impl Ice {
             route: None,
             addresses: ArrayVec::new(),
             fresh: ArrayVec::new(),
+            streams: 0,
         }
     }
 
@@ -58,7 +86,7 @@ impl Ice {
     }
 
     /// Remote addresses that became known since the last call.
-    pub(super) fn take_addresses(&mut self) -> impl Iterator<Item = SocketAddr> {
+    pub(super) fn take_addresses(&mut self) -> impl Iterator<Item = Known> {
         std::mem::take(&mut self.fresh).into_iter()
     }
 
@@ -82,8 +110,10 @@ impl Ice {
         }
     }
 
+    /// By TCP if we have nothing but streams, else by UDP.
     pub(super) fn add_remote_address(&mut self, now: Instant, address: SocketAddr, wire: &mut impl Wire) {
-        if let Ok(candidate) = Candidate::host(address, Protocol::Udp) {
+        let by_stream = self.locals.iter().all(|local| is_stream(*local));
+        if let Ok(candidate) = Candidate::host(address, if by_stream { Protocol::Tcp } else { Protocol::Udp }) {
             self.agent.add_remote_candidate(candidate);
         }
         self.turn(now, wire);
@@ -98,13 +128,14 @@ impl Ice {
 
     /// When something authentic last came.
     pub(super) fn last_heard(&self) -> Option<Instant> {
-        self.addresses.iter().map(|(_, at)| *at).max()
+        self.addresses.iter().map(|known| known.heard).max()
     }
 
     /// Something authentic other than STUN came from an address.
     pub(super) fn heard(&mut self, now: Instant, remote: SocketAddr) {
-        if let Some((_, at)) = self.addresses.iter_mut().find(|(known, _)| *known == remote) {
-            *at = now;
+        // A connection and a UDP socket of one peer hardly ever have the same port; then each vouches for the other.
+        for known in self.addresses.iter_mut().filter(|known| known.remote == remote) {
+            known.heard = now;
         }
     }
 
@@ -116,8 +147,9 @@ impl Ice {
         bytes: &[u8],
         wire: &mut impl Wire,
     ) {
-        let known = self.addresses.iter().any(|(known, _)| *known == remote);
-        if !known && self.addresses.is_full() {
+        let protocol = protocol_of(local);
+        let known = self.addresses.iter().any(|known| (known.remote, known.protocol) == (remote, protocol));
+        if !known && (self.addresses.is_full() || (protocol == Protocol::Tcp && self.streams >= STREAMS_MAX)) {
             return; // the 17th address of one peer
         }
         let Ok(message) = StunMessage::parse(bytes) else { return };
@@ -128,7 +160,7 @@ impl Ice {
                 continue;
             }
             let Ok(message) = StunMessage::parse(bytes) else { return };
-            let packet = StunPacket { proto: Protocol::Udp, source: remote, destination: local, message };
+            let packet = StunPacket { proto: protocol, source: remote, destination: local, message };
             if agent.handle_packet(now, packet) {
                 self.heard(now, remote);
                 break;
@@ -181,11 +213,12 @@ impl Ice {
     /// Remembers addresses; the route of a nomination.
     fn note(&mut self, now: Instant, event: &IceAgentEvent) -> Option<(SocketAddr, SocketAddr)> {
         match event {
-            IceAgentEvent::DiscoveredRecv { source, .. } => {
-                if !self.addresses.iter().any(|(known, _)| known == source)
-                    && self.addresses.try_push((*source, now)).is_ok()
-                {
-                    self.fresh.push(*source);
+            IceAgentEvent::DiscoveredRecv { source, proto } => {
+                let known = Known { remote: *source, protocol: *proto, heard: now };
+                let is_new = !self.addresses.iter().any(|k| (k.remote, k.protocol) == (known.remote, known.protocol));
+                if is_new && self.addresses.try_push(known).is_ok() {
+                    self.streams += usize::from(known.protocol == Protocol::Tcp);
+                    self.fresh.push(known);
                 }
                 None
             }
@@ -194,19 +227,37 @@ impl Ice {
         }
     }
 
+    /// A connection of the peer is over: whatever else it has is used.
+    pub(super) fn forget_stream(&mut self, now: Instant, remote: SocketAddr, wire: &mut impl Wire) {
+        self.addresses.retain(|known| (known.remote, known.protocol) != (remote, Protocol::Tcp));
+        let second = self.second.as_mut().map(|(agent, _)| agent);
+        for agent in std::iter::once(&mut self.agent).chain(second) {
+            let is_it = |candidate: &Candidate| candidate.addr() == remote && candidate.proto() == Protocol::Tcp;
+            let gone = agent.remote_candidates().find(is_it);
+            if let Some(gone) = gone {
+                agent.invalidate_candidate(&gone);
+            }
+        }
+        self.turn(now, wire);
+    }
+
     /// A browser whose address changed checks from the new one at once, but `is` keeps to the old pair for 24 s. When the selected address
     /// is silent and another one lives, the old one is declared gone. A false alarm is harmless: the next check decides again.
     fn leave_dead_address(&mut self, now: Instant, wire: &mut impl Wire) {
-        let Some((_, selected)) = self.route else { return };
+        let Some((local, remote)) = self.route else { return };
+        let selected = (remote, protocol_of(local));
         let silent = |since: Instant| now.saturating_duration_since(since);
-        let is_dead = self.addresses.iter().any(|(known, at)| *known == selected && silent(*at) > SILENT);
-        let lives = |(known, at): &&(SocketAddr, Instant)| {
-            *known != selected && silent(*at) < SILENT / 2 && self.agent.has_viable_remote_candidate(*known)
+        let is_selected = |known: &&Known| (known.remote, known.protocol) == selected;
+        let is_dead = self.addresses.iter().find(is_selected).is_some_and(|known| silent(known.heard) > SILENT);
+        let lives = |known: &Known| {
+            !is_selected(&known)
+                && silent(known.heard) < SILENT / 2
+                && self.agent.has_viable_remote_candidate(known.remote)
         };
-        if !is_dead || !self.addresses.iter().any(|entry| lives(&entry)) {
+        if !is_dead || !self.addresses.iter().any(lives) {
             return;
         }
-        let gone = self.agent.remote_candidates().find(|candidate| candidate.addr() == selected);
+        let gone = self.agent.remote_candidates().find(|candidate| (candidate.addr(), candidate.proto()) == selected);
         if let Some(gone) = gone {
             self.agent.invalidate_candidate(&gone);
             self.turn(now, wire);
@@ -220,7 +271,7 @@ fn agent(now: Instant, controlling: bool, credentials: IceCredentials, locals: &
     // The highest tie-breaker keeps the role: the loser of a conflict would switch silently.
     agent.set_control_tie_breaker(if controlling { u64::MAX } else { 0 });
     agent.set_max_candidate_pairs(ADDRESSES_MAX);
-    for candidate in locals.iter().filter_map(|address| Candidate::host(*address, Protocol::Udp).ok()) {
+    for candidate in locals.iter().filter_map(|address| Candidate::host(*address, protocol_of(*address)).ok()) {
         agent.add_local_candidate(candidate);
     }
     agent.handle_timeout(now);

@@ -1,7 +1,10 @@
-//! One endpoint's transport: ICE, DTLS and SRTP. Sans-IO; only this module and its children name `is` and `dimpl`.
+//! One endpoint's transport: ICE, DTLS, SRTP and the data channel. Sans-IO; only this module and its children name `is`, `dimpl`
+//! and `sctp-proto`.
 //!
 //! Every entry point takes the time and a `wire` that sends a datagram, and leaves [`Transport::next_timeout`] up to date.
 
+mod channel;
+mod dcep;
 mod ice;
 
 use std::net::SocketAddr;
@@ -9,14 +12,17 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use dimpl::{Dtls, Output, SrtpProfile};
+use is::Protocol;
 use tertulia_model::{DtlsSetup, Fingerprint, HashFunction, IceCredentials};
 
 use crate::identity::Identity;
 pub use crate::srtp::Profile;
 use crate::srtp::{Inbound, OpenError, Outbound};
+use channel::{DataChannel, Heard};
 use ice::Ice;
 
-pub use ice::username_of;
+pub use dcep::Dcep;
+pub use ice::{is_stream, stream_local, username_of};
 
 /// Handshake datagrams that wait for a nominated address; a flight has at most four.
 const HELD_MAX: usize = 8;
@@ -35,8 +41,18 @@ pub enum Role {
 pub enum Event {
     /// An authenticated check came from this address: packets from it are this transport's.
     Address(SocketAddr),
+    /// An authenticated check came on the connection from this address.
+    Stream(SocketAddr),
     /// Keys are up.
     Connected(Profile),
+    /// The data channel opened, or lost texts while it was full and has room again: the peer is to be told the state of things.
+    ChannelOpen,
+    /// A text came on the data channel.
+    ChannelText(String),
+    /// The peer wanted a second data channel and did not get it.
+    ChannelRefused,
+    /// The data channel closed; media goes on.
+    ChannelClosed,
     /// It will never work, or is over.
     Ended(End),
 }
@@ -74,6 +90,9 @@ pub struct Transport {
     keys: Option<(Vec<u8>, SrtpProfile)>,
     srtp: Option<(Inbound, Outbound)>,
     held: Vec<Vec<u8>>,
+    /// Made when the peer asks for it: most have their channel elsewhere.
+    channel: Option<Box<DataChannel>>,
+    wants_channel: bool,
     ended: bool,
 }
 
@@ -87,7 +106,7 @@ impl std::fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// A transport on these local addresses.
+    /// A transport on these local addresses; [`stream_local`] makes one for connections.
     pub fn new(
         now: Instant,
         role: Role,
@@ -111,6 +130,8 @@ impl Transport {
             keys: None,
             srtp: None,
             held: Vec::new(),
+            channel: None,
+            wants_channel: false,
             ended: false,
         }
     }
@@ -174,6 +195,12 @@ impl Transport {
         self.settle(now, wire, events);
     }
 
+    /// A connection of this transport is over.
+    pub fn forget_stream(&mut self, now: Instant, remote: SocketAddr, wire: &mut impl Wire, events: &mut Vec<Event>) {
+        self.ice.forget_stream(now, remote, wire);
+        self.settle(now, wire, events);
+    }
+
     /// A DTLS datagram from an address of this transport.
     pub fn handle_dtls(&mut self, now: Instant, bytes: &[u8], wire: &mut impl Wire, events: &mut Vec<Event>) {
         if self.ended {
@@ -182,6 +209,24 @@ impl Transport {
         // The first call sets the clock.
         let failed = self.dtls.handle_timeout(now).is_err() || self.dtls.handle_packet(bytes).is_err();
         self.drain_dtls(now, failed, wire, events);
+    }
+
+    /// Opens a data channel as soon as there are keys, as clients do.
+    pub fn open_channel(&mut self, now: Instant, wire: &mut impl Wire, events: &mut Vec<Event>) {
+        self.wants_channel = true;
+        let failed = self.dtls.handle_timeout(now).is_err();
+        self.drain_dtls(now, failed, wire, events);
+    }
+
+    /// Whether texts can be sent on a data channel.
+    pub fn has_channel(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.is_open())
+    }
+
+    /// Queues a text for the data channel; it leaves with [`Transport::on_timeout`], which is due at once. `false` when it is dropped:
+    /// no channel is open, it is full ([`Event::ChannelOpen`] says when it no longer is), or the text is longer than 256 KiB.
+    pub fn send_text(&mut self, now: Instant, text: &str) -> bool {
+        self.channel.as_mut().is_some_and(|channel| channel.send(now, text))
     }
 
     /// Opens an SRTP packet in place.
@@ -228,16 +273,34 @@ impl Transport {
             let failed = self.dtls.handle_timeout(now).is_err();
             self.drain_dtls(now, failed, wire, events);
         }
+        self.on_channel_timeout(now, wire, events);
     }
 
     /// When [`Transport::on_timeout`] next has work to do.
     pub fn next_timeout(&mut self) -> Option<Instant> {
-        self.ice.next_timeout().into_iter().chain(self.dtls_at.filter(|_| !self.ended)).min()
+        let channel_at = self.channel.as_ref().and_then(|channel| channel.next_timeout());
+        let secure = self.dtls_at.into_iter().chain(channel_at).min().filter(|_| !self.ended);
+        self.ice.next_timeout().into_iter().chain(secure).min()
+    }
+
+    fn on_channel_timeout(&mut self, now: Instant, wire: &mut impl Wire, events: &mut Vec<Event>) {
+        let Some(channel) = self.channel.as_mut().filter(|_| !self.ended) else { return };
+        if channel.next_timeout().is_none_or(|at| now < at) {
+            return;
+        }
+        let mut heard = Vec::new();
+        channel.on_timeout(now, &mut heard);
+        events.extend(heard.into_iter().map(event_of));
+        let failed = self.dtls.handle_timeout(now).is_err();
+        self.drain_dtls(now, failed, wire, events);
     }
 
     /// ICE's events: addresses, and the first route, on which the handshake goes on or starts.
     fn settle(&mut self, now: Instant, wire: &mut impl Wire, events: &mut Vec<Event>) {
-        events.extend(self.ice.take_addresses().map(Event::Address));
+        events.extend(self.ice.take_addresses().map(|known| match known.protocol {
+            Protocol::Udp => Event::Address(known.remote),
+            _ => Event::Stream(known.remote),
+        }));
         let Some((local, remote)) = self.ice.route() else { return };
         for datagram in self.held.drain(..) {
             wire.datagram(local, remote, &datagram);
@@ -249,9 +312,38 @@ impl Transport {
         }
     }
 
+    /// Sends what DTLS and SCTP have to send, and takes what they received.
     fn drain_dtls(&mut self, now: Instant, mut failed: bool, wire: &mut impl Wire, events: &mut Vec<Event>) {
-        let mut buffer = [0u8; 2048];
         let mut closed = false;
+        loop {
+            self.poll_dtls(now, &mut failed, &mut closed, wire, events);
+            if self.wants_channel && self.channel.is_none() && self.srtp.is_some() {
+                self.wants_channel = false;
+                self.channel = DataChannel::connect().map(Box::new);
+            }
+            // One record at a time: the queue of `dimpl` is short.
+            let packet = self.channel.as_mut().and_then(|channel| channel.next_packet(now));
+            let Some(packet) = packet.filter(|_| !failed && !closed) else { break };
+            failed = self.dtls.send_application_data(&packet).is_err();
+        }
+        self.channel.take_if(|channel| channel.is_over());
+        self.check_certificate(events);
+        if closed {
+            self.end(End::Closed, events);
+        } else if failed {
+            self.end(End::Handshake, events);
+        }
+    }
+
+    fn poll_dtls(
+        &mut self,
+        now: Instant,
+        failed: &mut bool,
+        closed: &mut bool,
+        wire: &mut impl Wire,
+        events: &mut Vec<Event>,
+    ) {
+        let mut buffer = [0u8; 2048];
         loop {
             match self.dtls.poll_output(&mut buffer) {
                 Output::Packet(bytes) => match self.ice.route() {
@@ -265,24 +357,35 @@ impl Transport {
                     break;
                 }
                 Output::PeerCert(der) => self.presented = Some(der.to_vec()),
-                Output::KeyingMaterial(material, profile) => self.keys = Some((material.to_vec(), profile)),
-                Output::Connected if self.keys.is_none() && self.presented.is_none() => failed = true,
-                Output::CloseNotify => closed = true,
+                Output::KeyingMaterial(material, profile) => {
+                    self.keys = Some((material.to_vec(), profile));
+                    self.check_certificate(events);
+                }
+                Output::Connected if self.keys.is_none() && self.presented.is_none() => *failed = true,
+                Output::Connected => {}
+                Output::ApplicationData(packet) => self.handle_channel(now, packet, events),
+                Output::CloseNotify => *closed = true,
                 Output::BufferTooSmall { .. } => {
-                    failed = true;
+                    *failed = true;
                     break;
                 }
-                // There is no data channel: nothing is expected.
-                Output::Connected | Output::ApplicationData(_) => {}
                 _ => {}
             }
         }
-        self.check_certificate(events);
-        if closed {
-            self.end(End::Closed, events);
-        } else if failed {
-            self.end(End::Handshake, events);
+    }
+
+    /// SCTP comes in DTLS records. Until the certificate is verified they are a stranger's; SCTP repeats what it needs.
+    fn handle_channel(&mut self, now: Instant, packet: &[u8], events: &mut Vec<Event>) {
+        if self.srtp.is_none() || self.ended {
+            return;
         }
+        if self.channel.is_none() && DataChannel::is_asked_for(packet) {
+            self.channel = Some(Box::new(DataChannel::accept()));
+        }
+        let Some(channel) = &mut self.channel else { return };
+        let mut heard = Vec::new();
+        channel.handle(now, packet, &mut heard);
+        events.extend(heard.into_iter().map(event_of));
     }
 
     /// Installs keys once the certificate is known to be the signalled one, whichever comes last.
@@ -316,6 +419,15 @@ impl Transport {
         if !std::mem::replace(&mut self.ended, true) {
             events.push(Event::Ended(end));
         }
+    }
+}
+
+fn event_of(heard: Heard) -> Event {
+    match heard {
+        Heard::Open => Event::ChannelOpen,
+        Heard::Text(text) => Event::ChannelText(text),
+        Heard::Refused => Event::ChannelRefused,
+        Heard::Closed => Event::ChannelClosed,
     }
 }
 

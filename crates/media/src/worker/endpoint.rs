@@ -22,9 +22,14 @@ pub(super) struct Endpoint {
     pub(super) transport: Transport,
     pub(super) conference: ConferenceId,
     pub(super) id: EndpointId,
-    pub(super) channel: Option<Arc<dyn ChannelSink>>,
+    /// Its WebSocket, if one is open; the transport knows of the data channel.
+    pub(super) socket: Option<Arc<dyn ChannelSink>>,
+    /// Which of the two opened last.
+    prefers_data: bool,
     pub(super) channel_address: Option<ChannelAddress>,
     pub(super) addresses: ArrayVec<SocketAddr, 16>,
+    /// Remote addresses of its connections.
+    pub(super) streams: ArrayVec<SocketAddr, 16>,
     /// Of the current agent, the one before a restart, and the newest restart.
     pub(super) ufrags: ArrayVec<String, 3>,
     pub(super) created: Instant,
@@ -47,9 +52,11 @@ impl Endpoint {
             transport,
             conference,
             id,
-            channel: None,
+            socket: None,
+            prefers_data: false,
             channel_address: None,
             addresses: ArrayVec::new(),
+            streams: ArrayVec::new(),
             ufrags: ArrayVec::new(),
             created: now,
             answered: None,
@@ -72,13 +79,29 @@ impl Endpoint {
         Some(self.transport.next_timeout().map_or(deadline, |at| at.min(deadline)))
     }
 
-    /// Sends a text on its channel; a channel that is full or gone is given up.
-    pub(super) fn tell(&mut self, text: &Arc<str>) {
-        if self.channel.as_ref().is_some_and(|channel| !channel.send(Arc::clone(text)))
-            && let Some(channel) = self.channel.take()
-        {
-            channel.close(1013, "too slow");
+    /// A WebSocket opened; returns the one that it replaces.
+    pub(super) fn attach(&mut self, socket: Arc<dyn ChannelSink>) -> Option<Arc<dyn ChannelSink>> {
+        self.prefers_data = false;
+        self.socket.replace(socket)
+    }
+
+    /// The data channel opened: what there is to say is said there from now on.
+    pub(super) fn use_data_channel(&mut self) {
+        self.prefers_data = true;
+    }
+
+    /// Sends a text on the channel that opened last, or the one that is left. Whether the transport has work now. A WebSocket that is full
+    /// or gone is given up, because its client opens another; a full data channel loses the text, because its client never does.
+    pub(super) fn tell(&mut self, now: Instant, text: &Arc<str>) -> bool {
+        if self.transport.has_channel() && (self.prefers_data || self.socket.is_none()) {
+            return self.transport.send_text(now, text);
         }
+        if self.socket.as_ref().is_some_and(|socket| !socket.send(Arc::clone(text)))
+            && let Some(socket) = self.socket.take()
+        {
+            socket.close(1013, "too slow");
+        }
+        false
     }
 
     /// The sfu hears of media by itself.

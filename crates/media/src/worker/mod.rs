@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use tertulia_model::{
-    BridgeEvent, BridgeRequest, Candidate, Capabilities, ChannelAddress, ChannelSink, ConferenceId, EndpointId,
-    EventSink, ExpireReason, FeedbackSsrcs, LocalTransport, Refusal, RemoteTransport, Ssrc,
+    BridgeEvent, BridgeRequest, Candidate, Capabilities, ChannelAddress, ChannelKinds, ChannelSink, ConferenceId,
+    EndpointId, EventSink, ExpireReason, FeedbackSsrcs, IceCredentials, LocalTransport, Refusal, RemoteTransport, Ssrc,
 };
-use tertulia_sfu::{Conference, Egress, EndpointKey, Output};
+use tertulia_sfu::{Conference, Egress, EndpointKey, Output, Policy};
 use tracing::{debug, error, info};
 
-use crate::identity::{Identity, ice_credentials, random_u64, secret};
+use crate::identity::{Identity, ice_credentials_of, random_u64, secret};
 use crate::registry::Registry;
 use crate::srtp::{OpenError, Profile};
 use crate::transport::{End, Event, OFFERED_SETUP, Role, Transport, Wire, username_of};
@@ -33,14 +33,20 @@ use timers::{Timer, TimerId, Timers};
 const PLAINTEXT_MAX: usize = 1500;
 
 /// What a worker is told at its start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Addresses of its sockets.
+    /// Which of the bridge's workers it is.
+    pub index: usize,
+    /// Addresses of its sockets, those for connections included.
     pub locals: Vec<SocketAddr>,
     /// What clients are told, best first.
     pub candidates: Vec<Candidate>,
     /// Names the bridge in channel URLs.
     pub bridge: String,
+    /// Which bridge channels are offered; all are taken.
+    pub channels: ChannelKinds,
+    /// How conferences forward.
+    pub policy: Policy,
     /// Most endpoints at once.
     pub endpoints_max: usize,
 }
@@ -108,6 +114,8 @@ pub struct Counters {
     pub failed_certificate: u64,
     /// Other failures of handshakes.
     pub failed_handshake: u64,
+    /// Data channels beyond the one that an endpoint may have.
+    pub channels_refused: u64,
     /// Conferences lost to a defect of ours.
     pub panics: u64,
 }
@@ -127,6 +135,7 @@ impl std::ops::AddAssign for Counters {
             connected_sha1,
             failed_certificate,
             failed_handshake,
+            channels_refused,
             panics,
         } = other;
         self.datagrams += datagrams;
@@ -141,6 +150,7 @@ impl std::ops::AddAssign for Counters {
         self.connected_sha1 += connected_sha1;
         self.failed_certificate += failed_certificate;
         self.failed_handshake += failed_handshake;
+        self.channels_refused += channels_refused;
         self.panics += panics;
     }
 }
@@ -187,6 +197,8 @@ pub struct Worker {
     slots: Slab<Endpoint>,
     rooms: FxHashMap<ConferenceId, Room>,
     by_address: FxHashMap<SocketAddr, usize>,
+    /// Connections (RFC 6544) by remote address; a port of TCP is not the same port of UDP.
+    by_stream: FxHashMap<SocketAddr, usize>,
     by_ufrag: FxHashMap<String, usize>,
     timers: Timers,
     batch: Batch,
@@ -207,6 +219,7 @@ impl Worker {
             slots: Slab::new(),
             rooms: FxHashMap::default(),
             by_address: FxHashMap::default(),
+            by_stream: FxHashMap::default(),
             by_ufrag: FxHashMap::default(),
             timers: Timers::default(),
             batch: Batch::default(),
@@ -227,7 +240,7 @@ impl Worker {
         Held {
             conferences: self.rooms.len(),
             endpoints: self.slots.len(),
-            addresses: self.by_address.len(),
+            addresses: self.by_address.len() + self.by_stream.len(),
             user_fragments: self.by_ufrag.len(),
             timers: self.timers.len(),
         }
@@ -250,7 +263,7 @@ impl Worker {
     ) {
         self.counters.datagrams += 1;
         let slot = match bytes.first() {
-            Some(0..=3) => self.slot_of_check(remote, bytes),
+            Some(0..=3) => self.slot_of_check(bytes, |worker| worker.by_address.get(&remote).copied()),
             Some(20..=63 | 128..=191) => {
                 let slot = self.by_address.get(&remote).copied();
                 self.counters.dropped_unknown_address += u64::from(slot.is_none());
@@ -261,7 +274,64 @@ impl Worker {
                 None
             }
         };
-        let Some(slot) = slot else { return };
+        if let Some(slot) = slot {
+            self.handle_known(now, slot, local, remote, bytes, flush);
+        }
+    }
+
+    /// Takes one frame of a connection (RFC 4571), which it may change in place. `local` is the connection's, as
+    /// [`crate::transport::stream_local`] makes it.
+    pub fn handle_frame(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+        flush: &mut dyn Flush,
+    ) {
+        self.counters.datagrams += 1;
+        let known = self.by_stream.get(&remote).copied();
+        let slot = match bytes.first() {
+            Some(0..=3) => self.slot_of_check(bytes, |_| known),
+            Some(20..=63 | 128..=191) => known,
+            _ => None,
+        };
+        if let Some(slot) = slot {
+            self.handle_known(now, slot, local, remote, bytes, flush);
+        }
+    }
+
+    /// A connection is over.
+    pub fn handle_stream_end(&mut self, now: Instant, remote: SocketAddr, flush: &mut dyn Flush) {
+        let Some(slot) = self.by_stream.remove(&remote) else { return };
+        let Some(conference) = self.slots.get(slot).map(|endpoint| endpoint.conference) else { return };
+        self.guarded(conference, |worker| {
+            worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
+                endpoint.streams.retain(|known| *known != remote);
+                endpoint.transport.forget_stream(now, remote, wire, events);
+            });
+        });
+    }
+
+    /// Whether a user fragment is somebody's here.
+    pub fn has_user(&self, ufrag: &str) -> bool {
+        self.by_ufrag.contains_key(ufrag)
+    }
+
+    /// Whether the connection from this address is somebody's here: a check on it was valid, and they are not gone.
+    pub fn has_stream(&self, remote: SocketAddr) -> bool {
+        self.by_stream.contains_key(&remote)
+    }
+
+    fn handle_known(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+        flush: &mut dyn Flush,
+    ) {
         let Some(conference) = self.slots.get(slot).map(|endpoint| endpoint.conference) else { return };
         self.guarded(conference, |worker| match bytes[0] {
             128..=191 => worker.handle_media(now, slot, remote, bytes, flush),
@@ -294,7 +364,7 @@ impl Worker {
             Command::Channel { conference, endpoint, sink } => self.attach(now, conference, &endpoint, sink, flush),
             Command::Message { conference, endpoint, text } => {
                 if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(slot, flush, |sfu, _, out| {
+                    self.with_room(now, slot, flush, |sfu, _, out| {
                         sfu.handle_channel_message(now, key_of(slot), &text, out);
                     });
                 }
@@ -309,7 +379,7 @@ impl Worker {
             match timer {
                 Timer::Endpoint(slot) => self.endpoint_timeout(now, slot, flush),
                 Timer::Conference(id) => self.guarded(id, |worker| {
-                    worker.with_conference(id, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out));
+                    worker.with_conference(now, id, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out));
                 }),
             }
         }
@@ -318,11 +388,12 @@ impl Worker {
 
     /// The end of a turn for a conference that it touched. Its deadline is looked up here, once, and not for each packet.
     fn finish_room(&mut self, now: Instant, conference: ConferenceId, flush: &mut dyn Flush) {
-        let next = |worker: &Self| worker.rooms.get(&conference).and_then(|room| room.sfu.next_timeout());
-        if next(self).is_some_and(|at| at <= now) {
-            // Became due within the turn: this saves another one.
-            self.with_conference(conference, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out));
-        }
+        self.with_conference(now, conference, flush, |sfu, egress, out| {
+            sfu.finish_turn(now, egress);
+            if sfu.next_timeout().is_some_and(|at| at <= now) {
+                sfu.on_timeout(now, egress, out); // Became due within the turn: this saves another one.
+            }
+        });
         let Some(room) = self.rooms.get_mut(&conference) else { return };
         room.touched = false;
         self.timers.schedule(room.timer, room.sfu.next_timeout());
@@ -333,7 +404,7 @@ impl Worker {
         // Nine or ten digits: clients look for SSRCs by containment of text.
         let ssrc = |bits: u64| Ssrc(1_000_000_000 + u32::try_from(bits % 1_000_000_000).unwrap_or(0));
         let feedback = FeedbackSsrcs { audio: ssrc(seed), video: ssrc(seed.rotate_left(32) ^ 1) };
-        let sfu = Conference::new(conference, feedback, seed);
+        let sfu = Conference::new(conference, feedback, self.settings.policy, seed);
         let timer = self.timers.add(Timer::Conference(conference));
         let room = Room { sfu, feedback, endpoints: BTreeMap::new(), events, timer, touched: false };
         if let Some(replaced) = self.rooms.insert(conference, room) {
@@ -357,17 +428,19 @@ impl Worker {
             }
             BridgeRequest::SetSources { endpoint, sources } => {
                 if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(slot, flush, |sfu, _, out| sfu.set_sources(now, key_of(slot), &sources, out));
+                    self.with_room(now, slot, flush, |sfu, _, _| sfu.set_sources(now, key_of(slot), &sources));
                 }
             }
             BridgeRequest::SetInitialLastN { endpoint, last_n } => {
                 if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(slot, flush, |sfu, _, out| sfu.set_initial_last_n(now, key_of(slot), last_n, out));
+                    self.with_room(now, slot, flush, |sfu, _, out| {
+                        sfu.set_initial_last_n(now, key_of(slot), last_n, out);
+                    });
                 }
             }
             BridgeRequest::ForceMute { endpoint, audio, video } => {
                 if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(slot, flush, |sfu, _, _| sfu.set_force_mute(key_of(slot), audio, video));
+                    self.with_room(now, slot, flush, |sfu, _, _| sfu.set_force_mute(key_of(slot), audio, video));
                 }
             }
             BridgeRequest::RestartIce { endpoint } => self.restart_ice(now, conference, &endpoint),
@@ -396,7 +469,7 @@ impl Worker {
             room.events.event(BridgeEvent::Refused { endpoint: id, refusal: Refusal::Full });
             return;
         }
-        let ice = ice_credentials();
+        let ice = ice_credentials_of(self.settings.index);
         let password = secret(24);
         let transport = Transport::new(now, Role::Bridge, &self.identity, ice.clone(), &self.settings.locals);
         let timer = self.timers.add(Timer::Endpoint(self.slots.vacant_key()));
@@ -407,8 +480,7 @@ impl Worker {
             ChannelAddress { bridge: self.settings.bridge.clone(), conference, endpoint: id.clone(), password };
         self.slots[slot].ufrags.push(ice.ufrag.clone());
         self.slots[slot].channel_address = Some(channel.clone());
-        let fingerprint = self.identity.fingerprint(OFFERED_SETUP);
-        let transport = LocalTransport { ice, fingerprint, candidates: self.settings.candidates.clone(), channel };
+        let transport = local_transport(&self.settings, &self.identity, ice, channel);
         room.endpoints.insert(id.clone(), slot);
         room.sfu.add_endpoint(now, key_of(slot), id.clone(), capabilities);
         room.events.event(BridgeEvent::Allocated { endpoint: id.clone(), transport, feedback: room.feedback });
@@ -433,7 +505,7 @@ impl Worker {
 
     fn restart_ice(&mut self, now: Instant, conference: ConferenceId, id: &EndpointId) {
         let Some(slot) = self.slot_of(conference, id) else { return };
-        let ice = ice_credentials();
+        let ice = ice_credentials_of(self.settings.index);
         let endpoint = &mut self.slots[slot];
         let Some(channel) = endpoint.channel_address.clone() else { return };
         let generation = endpoint.transport.restart_ice(now, ice.clone());
@@ -443,8 +515,7 @@ impl Worker {
         }
         endpoint.ufrags.push(ice.ufrag.clone());
         self.by_ufrag.insert(ice.ufrag.clone(), slot);
-        let fingerprint = self.identity.fingerprint(OFFERED_SETUP);
-        let transport = LocalTransport { ice, fingerprint, candidates: self.settings.candidates.clone(), channel };
+        let transport = local_transport(&self.settings, &self.identity, ice, channel);
         if let Some(room) = self.rooms.get(&conference) {
             room.events.event(BridgeEvent::Restarted { endpoint: id.clone(), transport, generation });
         }
@@ -463,21 +534,21 @@ impl Worker {
             sink.close(1001, "endpoint closed");
             return;
         };
-        if let Some(replaced) = self.slots[slot].channel.replace(sink) {
+        if let Some(replaced) = self.slots[slot].attach(sink) {
             replaced.close(1000, "replaced");
         }
-        self.with_room(slot, flush, |sfu, _, out| sfu.handle_channel_open(now, key_of(slot), out));
+        self.with_room(now, slot, flush, |sfu, _, out| sfu.handle_channel_open(now, key_of(slot), out));
     }
 
     fn slot_of(&self, conference: ConferenceId, endpoint: &EndpointId) -> Option<usize> {
         self.rooms.get(&conference)?.endpoints.get(endpoint).copied()
     }
 
-    /// A check names its user; an answer to one of ours comes from an address that we know, or that we were told.
-    fn slot_of_check(&mut self, remote: SocketAddr, bytes: &[u8]) -> Option<usize> {
+    /// A check names its user; an answer to one of ours comes from where we know them.
+    fn slot_of_check(&mut self, bytes: &[u8], known: impl FnOnce(&Self) -> Option<usize>) -> Option<usize> {
         let slot = match username_of(bytes) {
             Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
-            None => self.by_address.get(&remote).copied(),
+            None => known(self),
         };
         self.counters.dropped_unknown_user += u64::from(slot.is_none());
         slot
@@ -505,7 +576,7 @@ impl Worker {
         };
         endpoint.last_heard = now;
         endpoint.heard_by_sfu(now);
-        self.with_room(slot, flush, |sfu, egress, out| {
+        self.with_room(now, slot, flush, |sfu, egress, out| {
             if is_rtcp {
                 sfu.handle_rtcp(now, key_of(slot), &bytes[..len], egress);
             } else {
@@ -528,7 +599,19 @@ impl Worker {
         for event in events.drain(..) {
             match event {
                 Event::Address(address) => self.learn_address(now, slot, address),
+                Event::Stream(remote) => self.learn_stream(now, slot, remote),
                 Event::Connected(profile) => self.connected(now, slot, profile, flush),
+                Event::ChannelOpen => {
+                    if let Some(endpoint) = self.slots.get_mut(slot) {
+                        endpoint.use_data_channel();
+                    }
+                    self.with_room(now, slot, flush, |sfu, _, out| sfu.handle_channel_open(now, key_of(slot), out));
+                }
+                Event::ChannelText(text) => self.with_room(now, slot, flush, |sfu, _, out| {
+                    sfu.handle_channel_message(now, key_of(slot), &text, out);
+                }),
+                Event::ChannelRefused => self.counters.channels_refused += 1,
+                Event::ChannelClosed => debug!(slot, "data channel closed"),
                 Event::Ended(end) => self.ended(now, slot, end, flush),
             }
         }
@@ -553,6 +636,16 @@ impl Worker {
         let _ = endpoint.addresses.try_push(address);
     }
 
+    /// A connection is its user's from the first valid check on; a connection cannot change hands.
+    fn learn_stream(&mut self, now: Instant, slot: usize, remote: SocketAddr) {
+        let Some(endpoint) = self.slots.get_mut(slot) else { return };
+        endpoint.last_heard = now;
+        // The transport lets 16 in, so this has room.
+        if !self.by_stream.contains_key(&remote) && endpoint.streams.try_push(remote).is_ok() {
+            self.by_stream.insert(remote, slot);
+        }
+    }
+
     fn connected(&mut self, now: Instant, slot: usize, profile: Profile, flush: &mut dyn Flush) {
         let counter = match profile {
             Profile::AeadAes256Gcm => &mut self.counters.connected_aead_256,
@@ -566,7 +659,7 @@ impl Worker {
         let (conference, id) = (endpoint.conference, endpoint.id.clone());
         let took_ms = now.saturating_duration_since(endpoint.created).as_millis();
         info!(%conference, endpoint = %id, ?profile, took_ms, "endpoint connected");
-        self.with_room(slot, flush, |sfu, _, out| sfu.handle_connected(now, key_of(slot), out));
+        self.with_room(now, slot, flush, |sfu, _, out| sfu.handle_connected(now, key_of(slot), out));
         if let Some(room) = self.rooms.get(&conference) {
             room.events.event(BridgeEvent::Connected { endpoint: id });
         }
@@ -613,7 +706,7 @@ impl Worker {
 
     /// Forgets an endpoint; its conference stays until the room expires it.
     fn remove(&mut self, now: Instant, slot: usize, flush: &mut dyn Flush) {
-        self.with_room(slot, flush, |sfu, _, out| sfu.remove_endpoint(now, key_of(slot), out));
+        self.with_room(now, slot, flush, |sfu, _, _| sfu.remove_endpoint(now, key_of(slot)));
         let Some(endpoint) = self.slots.try_remove(slot) else { return };
         if let Some(room) = self.rooms.get_mut(&endpoint.conference) {
             room.endpoints.remove(&endpoint.id);
@@ -641,26 +734,31 @@ impl Worker {
                 self.by_address.remove(address);
             }
         }
+        for remote in &endpoint.streams {
+            self.by_stream.remove(remote);
+        }
         self.registry.remove(endpoint.conference, &endpoint.id);
-        if let Some(channel) = &endpoint.channel {
-            channel.close(1001, "endpoint closed");
+        if let Some(socket) = &endpoint.socket {
+            socket.close(1001, "endpoint closed");
         }
     }
 
     /// Runs something on the conference of an endpoint and then everything that follows from it.
     fn with_room(
         &mut self,
+        now: Instant,
         slot: usize,
         flush: &mut dyn Flush,
         run: impl FnOnce(&mut Conference, &mut BatchEgress<'_>, &mut Vec<Output>),
     ) {
         if let Some(conference) = self.slots.get(slot).map(|endpoint| endpoint.conference) {
-            self.with_conference(conference, flush, run);
+            self.with_conference(now, conference, flush, run);
         }
     }
 
     fn with_conference(
         &mut self,
+        now: Instant,
         conference: ConferenceId,
         flush: &mut dyn Flush,
         run: impl FnOnce(&mut Conference, &mut BatchEgress<'_>, &mut Vec<Output>),
@@ -673,8 +771,11 @@ impl Worker {
         for output in out.drain(..) {
             match output {
                 Output::Channel { to, text } => {
-                    if let Some(endpoint) = self.slots.get_mut(slot_of_key(to)) {
-                        endpoint.tell(&text);
+                    let slot = slot_of_key(to);
+                    if let Some(endpoint) = self.slots.get_mut(slot)
+                        && endpoint.tell(now, &text)
+                    {
+                        self.timers.schedule(endpoint.timer, Some(now));
                     }
                 }
                 Output::Event(event) => room.events.event(event),
@@ -708,6 +809,22 @@ impl Worker {
                 events.event(BridgeEvent::Lost);
             }
         }
+    }
+}
+
+/// The bridge's side, for an offer.
+fn local_transport(
+    settings: &Settings,
+    identity: &Identity,
+    ice: IceCredentials,
+    channel: ChannelAddress,
+) -> LocalTransport {
+    LocalTransport {
+        ice,
+        fingerprint: identity.fingerprint(OFFERED_SETUP),
+        candidates: settings.candidates.clone(),
+        channel,
+        channels: settings.channels,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A worker and clients in virtual time, all datagrams passed by hand.
 
 use super::*;
+use crate::identity::ice_credentials;
 use crate::transport::Profile;
 use std::sync::Mutex;
 use tertulia_model::{DtlsSetup, MediaKind, Source, SourceName, SourceSet, VideoType};
@@ -58,6 +59,7 @@ impl World {
             candidates: Vec::new(),
             bridge: "b".into(),
             endpoints_max: 100,
+            ..Settings::default()
         };
         let mut worker = Worker::new(settings, identity.clone(), Arc::new(Registry::default()));
         let log = Arc::new(Log::default());
@@ -238,4 +240,80 @@ fn a_full_worker_refuses_and_says_so() {
     }
     let refused = BridgeEvent::Refused { endpoint: EndpointId::parse("p100").unwrap(), refusal: Refusal::Full };
     assert_eq!(world.log.0.lock().unwrap().last(), Some(&refused));
+}
+
+/// A WebSocket that remembers.
+#[derive(Default)]
+struct Socket(Mutex<Vec<String>>);
+
+impl ChannelSink for Socket {
+    fn send(&self, text: Arc<str>) -> bool {
+        self.0.lock().unwrap().push(text.to_string());
+        true
+    }
+
+    fn close(&self, code: u16, _: &'static str) {
+        self.0.lock().unwrap().push(code.to_string());
+    }
+}
+
+impl World {
+    fn open_data_channel(&mut self, client: usize) {
+        let mut sent = Sent::default();
+        let it = &mut self.clients[client];
+        it.transport.open_channel(self.now, &mut sent, &mut it.events);
+        self.pass(sent);
+        self.run(200);
+    }
+
+    fn say(&mut self, client: usize, text: &str) {
+        assert!(self.clients[client].transport.send_text(self.now, text));
+        self.run(200);
+    }
+
+    /// Texts that came on a data channel since the last call.
+    fn heard(&mut self, client: usize) -> Vec<String> {
+        let text = |event: Event| if let Event::ChannelText(text) = event { Some(text) } else { None };
+        self.clients[client].events.drain(..).filter_map(text).collect()
+    }
+}
+
+const HELLO: &str = r#"{"colibriClass":"EndpointMessage","to":"","msgPayload":{"type":"hello"}}"#;
+
+#[test]
+fn a_data_channel_is_a_bridge_channel_like_a_websocket_and_the_last_opened_is_answered_on() {
+    let mut world = World::new();
+    world.join("ana");
+    world.join("bo");
+    world.run(500);
+    for client in 0..2 {
+        world.open_data_channel(client);
+        assert!(world.heard(client).iter().any(|text| text.contains("ServerHello")), "told the state of things");
+    }
+    world.say(0, HELLO);
+    let heard = world.heard(1);
+    assert!(heard.iter().any(|text| text.contains(r#""from":"ana""#) && text.contains("hello")), "{heard:?}");
+    // The same client opens a WebSocket: from now on it is told there, and heard on both.
+    let socket = Arc::new(Socket::default());
+    let sink: Arc<dyn ChannelSink> = Arc::clone(&socket) as Arc<dyn ChannelSink>;
+    let endpoint = EndpointId::parse("bo").unwrap();
+    let attach = Command::Channel { conference: ROOM, endpoint, sink };
+    world.worker.handle_command(world.now, attach, &mut Sent::default());
+    world.say(0, HELLO);
+    assert!(world.heard(1).is_empty());
+    assert!(socket.0.lock().unwrap().iter().any(|text| text.contains("hello")));
+    world.say(1, HELLO);
+    assert!(world.heard(0).iter().any(|text| text.contains(r#""from":"bo""#)));
+    world.request(BridgeRequest::Expire { endpoint: EndpointId::parse("bo").unwrap() });
+    assert_eq!(socket.0.lock().unwrap().last().map(String::as_str), Some("1001"));
+}
+
+#[test]
+fn an_offer_names_the_channels_that_are_configured() {
+    let mut world = World::new();
+    world.worker.settings.channels = ChannelKinds::Both;
+    world.request(BridgeRequest::Allocate { endpoint: EndpointId::parse("ana").unwrap(), capabilities: FULL });
+    let log = world.log.0.lock().unwrap();
+    let Some(BridgeEvent::Allocated { transport, .. }) = log.last() else { panic!("{log:?}") };
+    assert_eq!(transport.channels, ChannelKinds::Both);
 }

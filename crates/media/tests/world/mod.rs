@@ -68,7 +68,7 @@ impl World {
     /// An empty room.
     pub(crate) fn new(endpoints_max: usize) -> Self {
         let identity = Identity::generate().unwrap();
-        let settings = Settings { locals: vec![bridge()], candidates: Vec::new(), bridge: "b".into(), endpoints_max };
+        let settings = Settings { locals: vec![bridge()], bridge: "b".into(), endpoints_max, ..Settings::default() };
         let mut worker = Worker::new(settings, identity.clone(), Arc::new(Registry::default()));
         let events = Arc::new(Events::default());
         let sink: Arc<dyn EventSink> = Arc::clone(&events) as Arc<dyn EventSink>;

@@ -238,6 +238,7 @@ impl Conference {
             };
             let bytes = media.payload.len() + OVERHEAD;
             let stamps = Stamps::of(now, endpoint, MediaKind::Audio, media.level, &[], since, bytes, None);
+            debug_assert!(endpoint.path.pacer.may_send(now, Turn::Audio, bytes), "sound never waits");
             endpoint.path.spend_aside(bytes);
             endpoint.path.pacer.spent(now, bytes);
             egress.rtp(endpoint.key, |buffer| {

@@ -90,7 +90,7 @@ impl Conference {
         let Some(endpoint) = endpoints.get_mut(index_of(place)) else { return false };
         for nth in 0..PADDINGS_MAX {
             let Some((probe, bytes)) = endpoint.path.estimator.padding_due(now) else { return nth > 0 };
-            if bytes == 0 {
+            if bytes == 0 || !endpoint.path.pacer.may_send(now, Turn::Probe, bytes) {
                 return true;
             }
             // The largest picture that goes to this receiver has the most to repeat.

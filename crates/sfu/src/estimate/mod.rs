@@ -9,7 +9,6 @@
 //! that is gone; overuse seen by a sender that did not fill the path costs a little and not all; loss is answered by
 //! a bound of its own with a floor.
 
-
 mod acked;
 mod arrival;
 mod loss;
@@ -54,19 +53,6 @@ const GAP_MAX: u16 = 2048;
 const PROBE_LOSS_MAX: f64 = 0.08;
 /// An estimate below this share of its height has dropped.
 const DROP: f64 = 0.66;
-
-/// What is known of the path to one receiver.
-///
-/// There is no estimator in the walk over layers yet: every path counts as wide enough for what its receiver asks.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Estimate;
-
-impl Estimate {
-    /// Bits per second that may be sent; `None` means no limit is known.
-    pub(crate) fn available_bps(self) -> Option<u64> {
-        None
-    }
-}
 
 /// Estimates one receiver's path. Needs [`Self::sent`] for every packet, [`Self::on_tick`] every 10–50 ms, and
 /// whatever the receiver tells.
@@ -124,6 +110,7 @@ pub(crate) struct Counters {
 }
 
 /// The parts of the estimate, for statistics and tests.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Diagnostics {
     pub(crate) usage: Usage,
@@ -160,6 +147,7 @@ impl Estimator {
     }
 
     /// The highest estimate there may be, in bits per second.
+    #[cfg(test)]
     pub(crate) fn set_cap(&mut self, bps: u64) {
         self.cap_bps = (bps as f64).max(FLOOR_BPS);
     }
@@ -250,6 +238,7 @@ impl Estimator {
     }
 
     /// The share of packets lost in the last second, 0–1.
+    #[cfg(test)]
     pub(crate) fn loss(&self) -> f32 {
         self.loss.fraction() as f32
     }
@@ -285,6 +274,7 @@ impl Estimator {
     }
 
     /// The parts of the estimate.
+    #[cfg(test)]
     pub(crate) fn diagnostics(&self) -> Diagnostics {
         Diagnostics {
             usage: self.trendline.usage(),

@@ -85,6 +85,7 @@ impl Pacer {
     }
 
     /// When a packet of this size may leave that may not now.
+    #[cfg(test)]
     pub(crate) fn next_time(&mut self, now: Instant, bytes: usize) -> Instant {
         self.drain(now);
         let Some(pace) = self.pace else { return now };

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::key::Key;
-use super::value::{AddressMapping, FromToml, LogFormat};
+use super::value::{AddressMapping, FromToml, LogFormat, OfferedChannel};
 use super::{ConfigError, Layers};
 
 /// Declares the keys: makes the checked `Config` and the table `KEYS` out of one list.
@@ -73,6 +73,18 @@ keys! {
     media_bind = "media.bind": Vec<IpAddr> = "";
     /// Public addresses in front of this machine (1:1 NAT): "203.0.113.7", or "203.0.113.7=10.0.0.5" when there are several.
     media_advertise = "media.advertise": Vec<AddressMapping> = "";
+
+    /// TCP port for media of people whose network lets no UDP out; 0: none. Such networks mostly let nothing but port 443 out, so it
+    /// helps most as 443 of an address that HTTPS does not use.
+    media_tcp_port = "media.tcp_port": u16 = "0";
+    /// How clients talk with the bridge: "websocket" works through every proxy and comes back by itself, "datachannel" needs no
+    /// connection of its own, "both" lets the client choose.
+    media_channel = "media.channel": OfferedChannel = "websocket";
+
+    /// Only so many people are heard at once, the loudest; 0: everybody. In rooms of a hundred, 5 saves everybody's bandwidth.
+    media_loudest = "media.loudest": u16 = "0";
+    /// Nobody gets more pictures at once than this; 0: as many as they ask for.
+    media_last_n = "media.last_n": u32 = "0";
 
     /// Most rooms at once.
     limits_rooms = "limits.rooms": u32 = "5000";

@@ -12,7 +12,7 @@ use std::path::Path;
 
 pub(crate) use key::Key;
 pub(crate) use keys::{Config, KEYS};
-pub(crate) use value::LogFormat;
+pub(crate) use value::{LogFormat, OfferedChannel};
 
 /// Why the configuration cannot be used: one sentence for whoever wrote it.
 #[derive(Debug, PartialEq, Eq)]

@@ -83,6 +83,7 @@ textual! {
     PathBuf, "a path", |path| path.display().to_string();
     AddressMapping, "an IP address, or \"public=local\"", ToString::to_string;
     LogFormat, "\"text\" or \"json\"", |format| match format { LogFormat::Text => "text".into(), LogFormat::Json => "json".into() };
+    OfferedChannel, "\"websocket\", \"datachannel\" or \"both\"", |channel| channel.as_str().into();
 }
 
 impl<T: FromToml> FromToml for Vec<T> {
@@ -149,6 +150,35 @@ impl std::str::FromStr for LogFormat {
             "json" => Ok(Self::Json),
             _ => Err(()),
         }
+    }
+}
+
+/// Which bridge channel clients are offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OfferedChannel {
+    /// A WebSocket beside the signalling.
+    WebSocket,
+    /// A data channel inside the media transport.
+    DataChannel,
+    /// Both: the client chooses.
+    Both,
+}
+
+impl OfferedChannel {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::DataChannel => "datachannel",
+            Self::Both => "both",
+        }
+    }
+}
+
+impl std::str::FromStr for OfferedChannel {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::WebSocket, Self::DataChannel, Self::Both].into_iter().find(|channel| channel.as_str() == text).ok_or(())
     }
 }
 

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use tertulia_model::profile::{self, HEADER_EXTENSIONS, PAYLOAD_TYPES, PayloadType, TRANSPORT_CC, VIDEO_FEEDBACK};
 use tertulia_model::{
-    Candidate, CandidateKind, Capabilities, FeedbackSsrcs, Fingerprint, IceCredentials, LocalTransport, MediaKind,
-    Source, SourceName, SourceSet, TransportProtocol, VideoType,
+    Candidate, CandidateKind, Capabilities, ChannelKinds, FeedbackSsrcs, Fingerprint, IceCredentials, LocalTransport,
+    MediaKind, Source, SourceName, SourceSet, TransportProtocol, VideoType,
 };
 
 use crate::element::Element;
@@ -23,7 +23,7 @@ pub struct Offer<'a> {
     pub bridge_session: &'a str,
     /// The bridge's side of the transport.
     pub transport: &'a LocalTransport,
-    /// URL of the bridge channel.
+    /// URL of the bridge channel, where the offer names a WebSocket.
     pub channel_url: &'a str,
     /// What the client can do.
     pub capabilities: Capabilities,
@@ -43,16 +43,20 @@ impl Offer<'_> {
             .with_attr("sid", self.sid)
             .with_attr("initiator", self.initiator);
         let mut group = Element::new("group", ns::GROUPING).with_attr("semantics", "BUNDLE");
+        let channel_url = Some(self.channel_url).filter(|_| self.has_socket());
         let wanted = [(MediaKind::Audio, self.capabilities.audio), (MediaKind::Video, self.capabilities.video)];
         for kind in wanted.into_iter().filter_map(|(kind, wanted)| wanted.then_some(kind)) {
-            let content = Element::new("content", ns::JINGLE)
-                .with_attr("creator", "initiator")
-                .with_attr("name", kind.as_str())
-                .with_attr("senders", "both")
-                .with_child(self.description(kind))
-                .with_child(transport_element(self.transport, Some(self.channel_url)));
-            jingle.push(content);
+            let transport = transport_element(self.transport, channel_url);
+            jingle.push(content(kind.as_str(), self.description(kind), transport));
             group.push(Element::new("content", ns::GROUPING).with_attr("name", kind.as_str()));
+        }
+        if self.has_data() {
+            let description = Element::new("description", ns::JINGLE_RTP)
+                .with_attr("media", "application")
+                .with_child(Element::new("rtcp-mux", ns::JINGLE_RTP));
+            let transport = transport_element(self.transport, channel_url).with_child(sctp_map());
+            jingle.push(content("data", description, transport));
+            group.push(Element::new("content", ns::GROUPING).with_attr("name", "data"));
         }
         jingle.push(group);
         if self.start_muted != (false, false) {
@@ -66,6 +70,21 @@ impl Offer<'_> {
             jingle.push(Element::new("json-message", ns::JITMEET).with_text(&sources::to_json(self.sources)));
         }
         jingle
+    }
+
+    fn has_data(&self) -> bool {
+        let wanted = match self.transport.channels {
+            ChannelKinds::WebSocket => false,
+            ChannelKinds::DataChannel | ChannelKinds::Both => true,
+        };
+        wanted && self.capabilities.data_channel
+    }
+
+    fn has_socket(&self) -> bool {
+        match self.transport.channels {
+            ChannelKinds::WebSocket | ChannelKinds::Both => true,
+            ChannelKinds::DataChannel => !self.has_data(),
+        }
     }
 
     fn description(&self, kind: MediaKind) -> Element {
@@ -145,6 +164,23 @@ pub fn ice_restart(sid: &str, transport: &LocalTransport, generation: u32) -> El
     Element::new("jingle", ns::JINGLE).with_attr("action", "transport-info").with_attr("sid", sid).with_child(content)
 }
 
+fn content(name: &str, description: Element, transport: Element) -> Element {
+    Element::new("content", ns::JINGLE)
+        .with_attr("creator", "initiator")
+        .with_attr("name", name)
+        .with_attr("senders", "both")
+        .with_child(description)
+        .with_child(transport)
+}
+
+/// Turns the m-line into one for data channels (RFC 8841); clients make `a=sctp-port` of the number.
+fn sctp_map() -> Element {
+    Element::new("sctpmap", ns::SCTP)
+        .with_attr("number", "5000")
+        .with_attr("protocol", "webrtc-datachannel")
+        .with_attr("streams", "1024")
+}
+
 fn transport_element(transport: &LocalTransport, channel_url: Option<&str>) -> Element {
     let fingerprint = Element::new("fingerprint", ns::DTLS)
         .with_attr("hash", transport.fingerprint.hash.as_str())
@@ -211,10 +247,14 @@ pub struct ReceivedOffer {
     pub ice: IceCredentials,
     /// The bridge's certificate.
     pub fingerprint: Fingerprint,
-    /// Where to send checks: UDP only.
+    /// Where to send checks by UDP.
     pub candidates: Vec<(IpAddr, u16)>,
-    /// Where the bridge channel is.
+    /// Where the bridge takes connections for checks by TCP (RFC 6544).
+    pub tcp_candidates: Vec<(IpAddr, u16)>,
+    /// Where the bridge channel is, if a WebSocket is offered.
     pub channel_url: Option<String>,
+    /// Whether a data channel may be opened.
+    pub data_channel: bool,
     /// Everybody's sources.
     pub sources: Vec<(Owner, SourceSet)>,
 }
@@ -225,15 +265,26 @@ impl ReceivedOffer {
         let content = jingle.child("content", ns::JINGLE)?;
         let transport = content.child("transport", ns::ICE_UDP)?;
         let side = super::transport(jingle).ok()?;
-        let udp = |child: &&Element| child.is("candidate", ns::ICE_UDP) && child.attr("protocol") == Some("udp");
-        let address = |child: &Element| Some((child.attr("ip")?.parse().ok()?, child.attr("port")?.parse().ok()?));
+        let candidates = |protocol: &str| -> Vec<(IpAddr, u16)> {
+            let all = transport.children().filter(|child| child.is("candidate", ns::ICE_UDP));
+            let named = all.filter(|child| child.attr("protocol") == Some(protocol));
+            named
+                .filter_map(|child| Some((child.attr("ip")?.parse().ok()?, child.attr("port")?.parse().ok()?)))
+                .collect()
+        };
+        let data = |content: &Element| {
+            content.is("content", ns::JINGLE)
+                && content.child("transport", ns::ICE_UDP).is_some_and(|t| t.child("sctpmap", ns::SCTP).is_some())
+        };
         Some(Self {
             sid: jingle.attr("sid")?.to_owned(),
             initiator: jingle.attr("initiator").unwrap_or("").to_owned(),
             bridge_session: super::bridge_session(jingle).id,
             ice: side.ice,
             fingerprint: side.fingerprint?,
-            candidates: transport.children().filter(udp).filter_map(address).collect(),
+            candidates: candidates("udp"),
+            tcp_candidates: candidates("tcp"),
+            data_channel: jingle.children().any(data),
             channel_url: transport.child("web-socket", ns::COLIBRI).and_then(|ws| ws.attr("url")).map(str::to_owned),
             sources: sources::from_focus(jingle).ok()?,
         })
@@ -263,16 +314,21 @@ mod tests {
                 endpoint: EndpointId::parse("a").unwrap(),
                 password: "p".into(),
             },
+            channels: ChannelKinds::WebSocket,
         }
     }
 
     fn offer(json_sources: bool, capabilities: Capabilities) -> Element {
+        offer_over(&transport(), json_sources, capabilities)
+    }
+
+    fn offer_over(transport: &LocalTransport, json_sources: bool, capabilities: Capabilities) -> Element {
         let feedback = FeedbackSsrcs { audio: Ssrc(1_000_000_001), video: Ssrc(1_000_000_002) };
         Offer {
             sid: "9q0tb1",
             initiator: "focus@auth.meet.example/focus",
             bridge_session: "8c0a",
-            transport: &transport(),
+            transport,
             channel_url: "wss://meet.example/colibri-ws/b/1/a?pwd=p",
             capabilities,
             json_sources,
@@ -302,5 +358,28 @@ mod tests {
         assert!(!text.contains("VP8") && text.contains("opus"));
         let text = offer(true, Capabilities { rtx: false, transport_cc: false, ..FULL }).to_string();
         assert!(!text.contains("rtx") && !text.contains("transport-cc") && !text.contains("transport-wide-cc"));
+    }
+    #[test]
+    fn a_data_channel_is_offered_to_those_who_can_and_the_others_keep_their_websocket() {
+        let with = |channels, json, capabilities| {
+            let transport = LocalTransport { channels, ..transport() };
+            let read = ReceivedOffer::parse(&offer_over(&transport, json, capabilities)).unwrap();
+            (read.data_channel, read.channel_url.is_some())
+        };
+        let unable = Capabilities { data_channel: false, ..FULL };
+        assert_eq!(with(ChannelKinds::WebSocket, true, FULL), (false, true));
+        assert_eq!(with(ChannelKinds::DataChannel, true, FULL), (true, false));
+        assert_eq!(with(ChannelKinds::Both, true, FULL), (true, true));
+        assert_eq!(with(ChannelKinds::DataChannel, true, unable), (false, true));
+        assert_eq!(with(ChannelKinds::DataChannel, false, FULL), (true, false), "those with sources in XML too");
+    }
+
+    #[test]
+    fn the_data_content_is_bundled_and_carries_the_sctp_map() {
+        let transport = LocalTransport { channels: ChannelKinds::DataChannel, ..transport() };
+        let text = offer_over(&transport, true, FULL).to_string();
+        assert_eq!(text.matches("<sctpmap").count(), 1, "in the data content only");
+        assert!(text.contains("number='5000'") && text.contains("webrtc-datachannel"));
+        assert_eq!(text.matches("name='data'").count(), 2, "a content and its place in the group");
     }
 }
