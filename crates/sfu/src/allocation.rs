@@ -1,9 +1,10 @@
-//! Which video sources one receiver gets, and in which layer: its wishes, last-N and the bandwidth of its link turned into one target per
-//! source.
+//! Which video sources one receiver gets, and in which layer: its wishes, last-N and the bandwidth of its link turned
+//! into one target per source.
 //!
-//! Sources are served in an order that the receiver and the speakers make: on stage, selected, then by who spoke last; shared screens
-//! before cameras within each. What is on stage is raised to its preferred layer, then everything gets its lowest layer, then everything
-//! is raised in turn, a layer at a time, while the bandwidth lasts; what is not on stage gets larger only when nothing smaller can.
+//! Sources are served in an order that the receiver and the speakers make: on stage, selected, then by who spoke last;
+//! shared screens before cameras within each. What is on stage is raised to its preferred layer, then everything gets
+//! its lowest layer, then everything is raised in turn, a layer at a time, while the bandwidth lasts; what is not on
+//! stage gets larger only when nothing smaller can.
 
 mod history;
 mod menu;
@@ -18,7 +19,8 @@ use history::{Leeway, Wish};
 pub(crate) use menu::Layer;
 use menu::Menu;
 
-/// How far the bandwidth may be exceeded for a shared screen on stage: one that comes late is better than one that cannot be read.
+/// How far the bandwidth may be exceeded for a shared screen on stage: one that comes late is better than one that
+/// cannot be read.
 const OVERSEND_MAX_BPS: u64 = 500_000;
 
 /// A source as a receiver could have it.
@@ -95,8 +97,9 @@ impl Item {
     }
 }
 
-/// Decides on all candidates. Repeated with the same input it decides the same. To be called when anything of the request changed, and
-/// at least every second or two while less is allocated than would be ideal: sources that may not rise yet rise then.
+/// Decides on all candidates. Repeated with the same input it decides the same. To be called when anything of the
+/// request changed, and at least every second or two while less is allocated than would be ideal: sources that may not
+/// rise yet rise then.
 pub(crate) fn allocate(now: Instant, request: &Request<'_>, history: &mut History, out: &mut Allocation) {
     let available_bps = request.constraints.assumed_bandwidth_bps.or(request.available_bps).unwrap_or(u64::MAX);
     let steady_bps = history.steady(now, available_bps);
@@ -205,7 +208,8 @@ impl Walk<'_> {
         }
     }
 
-    /// The smallest picture larger than `height` that anything not on stage could get, or whatever is left for the stage.
+    /// The smallest picture larger than `height` that anything not on stage could get, or whatever is left for the
+    /// stage.
     fn next_height(&self, items: &[Item], height: u16) -> Option<u16> {
         let heights = items.iter().filter_map(|item| {
             let next = item.next()?;

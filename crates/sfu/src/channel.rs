@@ -195,8 +195,9 @@ pub(crate) fn connection_stats(estimated_downlink_bps: u64) -> Arc<str> {
         .into()
 }
 
-/// Whether one endpoint's `EndpointStats` go to another. In large conferences only of people whom the receiver notices: `speaks` says that
-/// the sender is a recent speaker or among the loudest, `is_seen` that the receiver has a source of it on stage, selected or forwarded.
+/// Whether one endpoint's `EndpointStats` go to another. In large conferences only of people whom the receiver notices:
+/// `speaks` says that the sender is a recent speaker or among the loudest, `is_seen` that the receiver has a source of
+/// it on stage, selected or forwarded.
 pub(crate) fn wants_stats(endpoints: usize, speaks: bool, is_seen: bool) -> bool {
     endpoints <= STATS_ENDPOINTS_MAX || speaks || is_seen
 }
@@ -218,7 +219,8 @@ fn upper_case(video_type: VideoType) -> &'static str {
     }
 }
 
-// Numbers are read as JSON has them: clients compute heights, and one that is not whole is no reason to ignore the message.
+// Numbers are read as JSON has them: clients compute heights, and one that is not whole is no reason to ignore the
+// message.
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tertulia_model::SourceName;
 
-/// Lines for sources without a constraint of their own, until the receiver says otherwise: pictures small enough for anybody.
+/// Lines for sources without a constraint of their own, until the receiver says otherwise: pictures small enough for
+/// anybody.
 const DEFAULT_MAX_HEIGHT: i32 = 180;
 /// Most sources named in one message; more than a page can show.
 pub(crate) const NAMED_MAX: usize = 500;

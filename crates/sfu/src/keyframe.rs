@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// Shortest gap between two requests to the same source, whichever encoding they are for: two hundred receivers that lose their
-/// picture at once are five requests a second.
+/// Shortest gap between two requests to the same source, whichever encoding they are for: two hundred receivers that
+/// lose their picture at once are five requests a second.
 const SOURCE_GAP: Duration = Duration::from_millis(200);
-/// A request that stays unanswered is repeated at growing intervals, up to this one: a sender that cannot answer is not helped by more.
+/// A request that stays unanswered is repeated at growing intervals, up to this one: a sender that cannot answer is not
+/// helped by more.
 const REPEAT_MAX: Duration = Duration::from_secs(1);
-/// Key frames for the sake of losses come no closer than this. A key frame is several times the size of other frames: asking for more
-/// of them over a link that loses packets makes it lose more.
+/// Key frames for the sake of losses come no closer than this. A key frame is several times the size of other frames:
+/// asking for more of them over a link that loses packets makes it lose more.
 const LOSS_GAP: Duration = Duration::from_secs(1);
 /// Most encodings of a source.
 const ENCODINGS_MAX: usize = 8;
@@ -49,8 +50,8 @@ impl EncodingSet {
 
 /// The key frames that are needed of one source, and the requests for them.
 ///
-/// A receiver that starts (it joined, or is to switch) is served as fast as the sender can answer. One that lost its picture is served
-/// at once too, but the next such key frame of the source is a second away.
+/// A receiver that starts (it joined, or is to switch) is served as fast as the sender can answer. One that lost its
+/// picture is served at once too, but the next such key frame of the source is a second away.
 #[derive(Debug, Default)]
 pub(crate) struct KeyframeRequests {
     to_start: EncodingSet,
@@ -79,8 +80,9 @@ impl KeyframeRequests {
         self.to_start.insert(encoding);
     }
 
-    /// A receiver, or we, lost the picture of `encoding`. `receiver_rtt` is the round trip between us and the receiver, zero when the loss
-    /// is ours: a complaint that left before the last key frame can have arrived there is answered by that one.
+    /// A receiver, or we, lost the picture of `encoding`. `receiver_rtt` is the round trip between us and the receiver,
+    /// zero when the loss is ours: a complaint that left before the last key frame can have arrived there is answered
+    /// by that one.
     pub(crate) fn want_after_loss(&mut self, now: Instant, encoding: usize, receiver_rtt: Duration) {
         let keyframe = self.encodings.get(encoding).and_then(|asked| asked.keyframe);
         if keyframe.is_none_or(|at| now.saturating_duration_since(at) >= receiver_rtt) {
@@ -100,8 +102,8 @@ impl KeyframeRequests {
         }
     }
 
-    /// Which encodings to ask for now, in one go; counts them as asked. `answer` is how long an answer takes at best: the round trip to
-    /// the sender and one frame. A request is in flight for so long.
+    /// Which encodings to ask for now, in one go; counts them as asked. `answer` is how long an answer takes at best:
+    /// the round trip to the sender and one frame. A request is in flight for so long.
     pub(crate) fn take_due(&mut self, now: Instant, answer: Duration) -> EncodingSet {
         let mut due = EncodingSet::default();
         if is_within(self.last_request, now, SOURCE_GAP) {
@@ -128,17 +130,18 @@ impl KeyframeRequests {
 
 impl Asked {
     fn is_in_flight(&self, now: Instant, answer: Duration) -> bool {
-        // Repairs of the answer take as long as the answer: a second request waits twice as long as the first, and so on.
+        // Repairs of the answer take as long as the answer: a second request waits twice as long as the first, and so
+        // on.
         let patience = answer.max(SOURCE_GAP) * (1 << self.unanswered.min(4)) / 2;
         self.unanswered > 0 && is_within(self.at, now, patience.min(REPEAT_MAX.max(answer)))
     }
 }
 
-/// How long to wait before asking the new dominant speaker for a key frame nobody asked for yet, so that it reaches the receivers when
-/// they have put the speaker on their stages; `None` when it is of no use.
+/// How long to wait before asking the new dominant speaker for a key frame nobody asked for yet, so that it reaches the
+/// receivers when they have put the speaker on their stages; `None` when it is of no use.
 ///
-/// It is of use when more than two are there and somebody else's camera is on some stage, because only then will stages change.
-/// `receiver_rtt_max` is the longest round trip to those who will look, `sender_rtt` that to the speaker.
+/// It is of use when more than two are there and somebody else's camera is on some stage, because only then will stages
+/// change. `receiver_rtt_max` is the longest round trip to those who will look, `sender_rtt` that to the speaker.
 pub(crate) fn preemptive_delay(
     endpoints: usize,
     camera_of_another_on_stage: bool,
@@ -229,7 +232,8 @@ mod tests {
         assert!(!requests.take_due(start + ms(2_000), ANSWER).is_empty());
     }
 
-    /// Bursts of 20 % on both ways, a receiver that complains every 200 ms unless its last key frame came through whole.
+    /// Bursts of 20 % on both ways, a receiver that complains every 200 ms unless its last key frame came through
+    /// whole.
     #[test]
     fn losses_cost_a_source_at_most_one_key_frame_a_second() {
         for seed in 1..20u64 {

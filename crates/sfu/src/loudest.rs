@@ -1,7 +1,8 @@
 //! Whose sound is worth forwarding in a large conference: the loudest few.
 //!
-//! A speaker's loudness is the exponentially smoothed level of its packets. Places are limited; who loses one keeps being forwarded for
-//! a while, because people pause between words and a word whose beginning is missing is hard to understand.
+//! A speaker's loudness is the exponentially smoothed level of its packets. Places are limited; who loses one keeps
+//! being forwarded for a while, because people pause between words and a word whose beginning is missing is hard to
+//! understand.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ const PLACES_MAX: usize = 16;
 const EXPIRY: Duration = Duration::from_millis(150);
 /// How long somebody is still forwarded after losing a place.
 const HOLD_OVER: Duration = Duration::from_millis(500);
-/// A place is not lost to somebody louder sooner than this, so that it does not change with every packet when many talk at once.
+/// A place is not lost to somebody louder sooner than this, so that it does not change with every packet when many talk
+/// at once.
 const TENURE: Duration = Duration::from_millis(100);
 /// Weight of a new level in the smoothed one, in percent.
 const ALPHA: u32 = 50;
@@ -45,8 +47,8 @@ impl Loudest {
         }
     }
 
-    /// Takes one packet's level, 0 (nothing but the noise of the room) to 127 (loudest). Whether to forward the packet; the dominant
-    /// speaker's always is, and does not need a place for it.
+    /// Takes one packet's level, 0 (nothing but the noise of the room) to 127 (loudest). Whether to forward the packet;
+    /// the dominant speaker's always is, and does not need a place for it.
     pub(crate) fn hear(&mut self, now: Instant, source: usize, level: u8, dominant: bool) -> bool {
         let Some(places) = self.places else { return true };
         if source >= self.heard.len() {

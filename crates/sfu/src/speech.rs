@@ -1,7 +1,8 @@
-//! Who speaks: dominant speaker identification after Volfin and Cohen, with the constants of Jitsi's bridge, whose feel clients expect.
+//! Who speaks: dominant speaker identification after Volfin and Cohen, with the constants of Jitsi's bridge, whose feel
+//! clients expect.
 //!
-//! Each speaker has a score on three time scales. A score compares how many levels were loud with what chance would give; a challenger
-//! takes over when it beats the current speaker on all three.
+//! Each speaker has a score on three time scales. A score compares how many levels were loud with what chance would
+//! give; a challenger takes over when it beats the current speaker on all three.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -40,8 +41,8 @@ const ADVANTAGE: [f64; 3] = [3.0, 2.0, 0.0];
 const SCORE_MIN: f64 = 1e-10;
 /// Samples after which the noise floor may rise: 15 s at 20 ms.
 const FLOOR_SAMPLES: u32 = 750;
-/// No room is as loud as a voice: a steady sound above this counts as one. Jitsi's bridge has no such limit and never hears who is on a
-/// steady level, which people never are, but tones and machines.
+/// No room is as loud as a voice: a steady sound above this counts as one. Jitsi's bridge has no such limit and never
+/// hears who is on a steady level, which people never are, but tones and machines.
 const FLOOR_MAX: u8 = 85;
 const LEVEL_MAX: u8 = 127;
 
@@ -115,8 +116,8 @@ impl Speakers {
         self.dominant.and_then(|key| self.by_key.get(&key)).map(|speaker| &speaker.id)
     }
 
-    /// How long ago somebody became dominant, counted in changes of the dominant speaker since: 0 is the latest, `u32::MAX` never. Unlike
-    /// [`Speakers::recent`] it goes back to the beginning.
+    /// How long ago somebody became dominant, counted in changes of the dominant speaker since: 0 is the latest,
+    /// `u32::MAX` never. Unlike [`Speakers::recent`] it goes back to the beginning.
     pub(crate) fn rank(&self, key: EndpointKey) -> u32 {
         let turn = self.by_key.get(&key).map_or(0, |speaker| speaker.turn);
         if turn == 0 { u32::MAX } else { self.turns - turn }

@@ -1,5 +1,5 @@
-//! What one receiver had before: its wishes resolved per source, and when each source went up or down, so that a wobbling estimate does
-//! not make pictures change back and forth.
+//! What one receiver had before: its wishes resolved per source, and when each source went up or down, so that a
+//! wobbling estimate does not make pictures change back and forth.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,9 @@ use crate::constraints::{Constraints, Limit};
 const RISE_GAP: Duration = Duration::from_secs(2);
 /// Bandwidth that has to be there beyond what going up costs, in percent of that.
 const HEADROOM: u64 = 110;
-/// The same when anything had to come down lately, because what is left over tempts the next source just as well. An estimate that wobbles by a tenth either way is at most 1.22 times what it was:
-/// it cannot bring a source down and up again.
+/// The same when anything had to come down lately, because what is left over tempts the next source just as well. An
+/// estimate that wobbles by a tenth either way is at most 1.22 times what it was: it cannot bring a source down and up
+/// again.
 const HEADROOM_AFTER_FALL: u64 = 125;
 /// How long a fall counts as late; twice as long for each more that came within [`FALLS_COUNTED`], up to [`FALLS_MAX`].
 const FALL_REMEMBERED: Duration = Duration::from_secs(60);

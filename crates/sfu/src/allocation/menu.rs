@@ -1,13 +1,15 @@
-//! Which layers of one source come into question for one receiver, and what each costs. Bandwidth is left to the walk over them.
+//! Which layers of one source come into question for one receiver, and what each costs. Bandwidth is left to the walk
+//! over them.
 
 use tertulia_model::VideoType;
 
 use crate::constraints::Limit;
 
-/// Most layers of a source; eight encodings of three spatial layers with three temporal ones each are more than anybody sends.
+/// Most layers of a source; eight encodings of three spatial layers with three temporal ones each are more than anybody
+/// sends.
 const LAYERS_MAX: usize = 64;
-/// A camera on a stage should have this many lines at this many frames a second before anything else improves: fewer lines look bad
-/// large, fewer frames look like a fault, more of either is a luxury.
+/// A camera on a stage should have this many lines at this many frames a second before anything else improves: fewer
+/// lines look bad large, fewer frames look like a fault, more of either is a luxury.
 const PREFERRED_HEIGHT: u16 = 360;
 const PREFERRED_FPS: f32 = 30.0;
 /// Pictures that may have no more lines than this are thumbnails: any frame rate will do.
