@@ -203,7 +203,8 @@ pub fn av1(input: &[u8]) {
     stream(Codec::Av1, input);
 }
 
-/// Dependency descriptors, each after a byte that says how long it is, as one stream; and each moved: it reads the same but for the numbers.
+/// Dependency descriptors, each after a byte that says how long it is, as one stream; and each moved: it reads the same
+/// but for the numbers.
 pub fn dependency(mut input: &[u8]) {
     let (mut inspector, mut known) = (Inspector::default(), None);
     while let Some((len, rest)) = input.split_first() {
