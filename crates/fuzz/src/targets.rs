@@ -142,7 +142,7 @@ pub fn rtcp(input: &[u8]) {
 
 /// What is known of a packet holds together, whatever came before it.
 fn inspected(inspector: &mut Inspector, codec: Codec, payload: &[u8], descriptor: Option<&[u8]>) {
-    let info = inspector.inspect(codec, payload, payload.len() % 2 == 0, descriptor);
+    let info = inspector.inspect(codec, payload, payload.len().is_multiple_of(2), descriptor);
     assert!(!info.starts_keyframe || info.starts_frame, "a key frame starts a frame");
     for (from, to) in
         [(None, Layer::HIGHEST), (Some(Layer::LOWEST), Layer::HIGHEST), (Some(Layer::HIGHEST), Layer::LOWEST)]
