@@ -145,7 +145,7 @@ pub fn rtcp(input: &[u8]) {
 
 /// What is known of a packet holds together, whatever came before it.
 fn inspected(inspector: &mut Inspector, codec: Codec, payload: &[u8], descriptor: Option<&[u8]>) {
-    let info = inspector.inspect(codec, payload, payload.len() % 2 == 0, descriptor);
+    let info = inspector.inspect(codec, payload, payload.len().is_multiple_of(2), descriptor);
     assert!(!info.starts_keyframe || info.starts_frame, "a key frame starts a frame");
     for (from, to) in
         [(None, Layer::HIGHEST), (Some(Layer::LOWEST), Layer::HIGHEST), (Some(Layer::HIGHEST), Layer::LOWEST)]
@@ -206,7 +206,8 @@ pub fn av1(input: &[u8]) {
     stream(Codec::Av1, input);
 }
 
-/// Dependency descriptors, each after a byte that says how long it is, as one stream; and each moved: it reads the same but for the numbers.
+/// Dependency descriptors, each after a byte that says how long it is, as one stream; and each moved: it reads the same
+/// but for the numbers.
 pub fn dependency(mut input: &[u8]) {
     let (mut inspector, mut known) = (Inspector::default(), None);
     while let Some((len, rest)) = input.split_first() {

@@ -195,6 +195,8 @@ pub fn write_padding(buffer: &mut [u8], header: Header, extensions: &[(u8, &[u8]
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HEADER: Header =
@@ -245,6 +247,29 @@ mod tests {
         let len = write_header(&mut buffer, HEADER, &[(1, &[5]), (5, &[1, 2])]);
         for short in 0..len {
             assert!(Packet::parse(&buffer[..short]).is_none(), "{short}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_packet_that_is_written_is_read_back(
+            (marker, sequence, timestamp, ssrc) in any::<(bool, u16, u32, u32)>(),
+            payload_type in 0u8..128,
+            extensions in prop::collection::vec((1u8..15, prop::collection::vec(any::<u8>(), 0..40)), 0..6),
+            payload in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let header = Header { marker, payload_type, sequence, timestamp, ssrc };
+            let extensions: Vec<_> = extensions.iter().map(|(id, data)| (*id, &data[..])).collect();
+            let mut buffer = [0xaa; 600];
+            let len = write_header(&mut buffer, header, &extensions);
+            let end = len + payload.len();
+            buffer[len..end].copy_from_slice(&payload);
+            let packet = Packet::parse(&buffer[..end]).unwrap();
+            prop_assert_eq!((packet.header, packet.payload(), packet.padding_len()), (header, &payload[..], 0));
+            prop_assert_eq!(packet.extensions().collect::<Vec<_>>(), extensions);
+            for short in 0..len {
+                prop_assert!(Packet::parse(&buffer[..short]).is_none());
+            }
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Redundant audio (RFC 2198): the primary block behind the headers of the redundant ones.
 
-/// Finds the primary block: its payload type, and the offset at which its data starts and goes on to the end of the payload.
+/// Finds the primary block: its payload type, and the offset at which its data starts and goes on to the end of the
+/// payload.
 ///
-/// Who wants the payload without redundancy takes the bytes from the offset on. `None` when the redundant blocks do not fit.
+/// Who wants the payload without redundancy takes the bytes from the offset on. `None` when the redundant blocks do not
+/// fit.
 pub fn primary(payload: &[u8]) -> Option<(u8, usize)> {
     let (mut at, mut redundant) = (0, 0);
     loop {

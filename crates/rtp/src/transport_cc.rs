@@ -1,4 +1,5 @@
-//! Transport-wide congestion control feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1): the recorder of a receiver.
+//! Transport-wide congestion control feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1): the recorder
+//! of a receiver.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -51,7 +52,8 @@ impl Recorder {
         !self.arrivals.is_empty()
     }
 
-    /// Writes the feedback of what came since the last one; returns its length in bytes (a multiple of 4), or 0 for nothing.
+    /// Writes the feedback of what came since the last one; returns its length in bytes (a multiple of 4), or 0 for
+    /// nothing.
     pub fn write(&mut self, out: &mut [u8; 1024]) -> usize {
         while self.arrivals.front().is_some_and(Option::is_none) {
             self.arrivals.pop_front();
@@ -121,8 +123,8 @@ impl Recorder {
     }
 }
 
-/// Reads a feedback: calls `each` with every sequence number and, when it arrived, its arrival in microseconds since the reference
-/// epoch of the receiver. Returns `None` when the feedback is malformed.
+/// Reads a feedback: calls `each` with every sequence number and, when it arrived, its arrival in microseconds since
+/// the reference epoch of the receiver. Returns `None` when the feedback is malformed.
 pub fn read(feedback: &[u8], mut each: impl FnMut(u16, Option<i64>)) -> Option<()> {
     let (header, body) = feedback.split_first_chunk::<8>()?;
     let count = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -172,7 +174,8 @@ struct Arrivals<'a> {
 }
 
 impl Arrivals<'_> {
-    /// The arrival of the next packet; the outer `None` when its delta is missing. Symbol 3 is reserved and counts as lost.
+    /// The arrival of the next packet; the outer `None` when its delta is missing. Symbol 3 is reserved and counts as
+    /// lost.
     #[inline]
     fn next(&mut self, symbol: u16) -> Option<Option<i64>> {
         let ticks = match symbol {

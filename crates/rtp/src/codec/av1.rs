@@ -1,4 +1,5 @@
-//! The AV1 aggregation header (AV1 RTP payload specification, 4.4): what is known of a packet without a dependency descriptor.
+//! The AV1 aggregation header (AV1 RTP payload specification, 4.4): what is known of a packet without a dependency
+//! descriptor.
 
 use super::FrameInfo;
 use super::layer::LayerMask;

@@ -1,4 +1,5 @@
-//! The dependency descriptor (AV1 RTP payload specification, appendix A): frames of any codec, their layers, and for whom they are.
+//! The dependency descriptor (AV1 RTP payload specification, appendix A): frames of any codec, their layers, and for
+//! whom they are.
 
 use super::bits::Bits;
 use super::history::History;
@@ -355,7 +356,8 @@ pub struct Descriptor {
     pub switchable: LayerMask,
 }
 
-/// Reads a whole descriptor. `structure` has to be the one that it carries, or if it carries none the one that its template is of.
+/// Reads a whole descriptor. `structure` has to be the one that it carries, or if it carries none the one that its
+/// template is of.
 ///
 /// `None` when the descriptor is malformed or its template is not of this structure.
 pub fn parse(descriptor: &[u8], structure: &Structure) -> Option<Descriptor> {
@@ -390,8 +392,8 @@ fn finish(head: Head, flags: Flags, mut bits: Bits<'_>, structure: &Structure) -
     Some(Descriptor { head, layer: template.layer, indications, references, active_targets, present, switchable })
 }
 
-/// Moves the numbers of a copy of a descriptor in place: frame number, template id, and where a structure is carried its
-/// `template_id_offset`, so that copies of several streams read as one.
+/// Moves the numbers of a copy of a descriptor in place: frame number, template id, and where a structure is carried
+/// its `template_id_offset`, so that copies of several streams read as one.
 pub fn shift(descriptor_copy: &mut [u8], frame_number_by: u16, template_id_by: u8) {
     let Some(head) = Head::parse(descriptor_copy) else { return };
     let id = head.template_id.wrapping_add(template_id_by) & 0x3f;

@@ -1,5 +1,6 @@
-//! H.264 payloads (RFC 6184 §5): key frames, and frames that nothing refers to, which are the second temporal layer of a stream that says
-//! nothing else of layers. With end-to-end encryption the unit headers are all that may be relied on.
+//! H.264 payloads (RFC 6184 §5): key frames, and frames that nothing refers to, which are the second temporal layer of
+//! a stream that says nothing else of layers. With end-to-end encryption the unit headers are all that may be relied
+//! on.
 
 use super::FrameInfo;
 use super::inspector::Seen;
@@ -117,7 +118,8 @@ impl Units {
         }
     }
 
-    /// Whether a frame starts with the packet, and whether it is a key frame: at the parameter sets, if they come in front of it.
+    /// Whether a frame starts with the packet, and whether it is a key frame: at the parameter sets, if they come in
+    /// front of it.
     fn starts(&mut self, content: Content) -> (bool, bool) {
         let continues = std::mem::replace(&mut self.before_slices, !content.slice);
         let starts_frame = content.begins_unit && !continues && (content.begins_picture || !content.slice);

@@ -2,7 +2,8 @@
 
 use super::layer::LayerMask;
 
-/// Frames remembered. References reach further back only in streams with long-term references, at which nobody switches.
+/// Frames remembered. References reach further back only in streams with long-term references, at which nobody
+/// switches.
 const LEN: usize = 256;
 
 /// For the latest frames, the layers whose receivers got them.

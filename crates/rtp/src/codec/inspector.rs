@@ -19,7 +19,8 @@ pub struct DeclaredLayer {
     pub height: Option<u16>,
 }
 
-/// Looks into the packets of one incoming stream (one simulcast encoding). Allocates at the first key frames of streams with layers only.
+/// Looks into the packets of one incoming stream (one simulcast encoding). Allocates at the first key frames of streams
+/// with layers only.
 #[derive(Debug, Default)]
 pub struct Inspector {
     dependencies: Dependencies,
@@ -31,8 +32,8 @@ pub struct Inspector {
 }
 
 impl Inspector {
-    /// Looks at one packet, in order of arrival. `descriptor` is the data of the dependency descriptor extension, which wins where it is
-    /// sent and its structure is known.
+    /// Looks at one packet, in order of arrival. `descriptor` is the data of the dependency descriptor extension, which
+    /// wins where it is sent and its structure is known.
     pub fn inspect(&mut self, codec: Codec, payload: &[u8], marker: bool, descriptor: Option<&[u8]>) -> FrameInfo {
         let info = match codec {
             Codec::Vp8 => vp8::inspect(payload, marker, &mut self.seen),
@@ -76,8 +77,8 @@ impl Inspector {
         structure.resolution(spatial).map(|(width, height)| width.min(height))
     }
 
-    /// The layers that the stream has been seen or said to have, ascending. Layers that their sender has switched off are left out where it
-    /// says so. Frame rates are not declared by any of the formats read here.
+    /// The layers that the stream has been seen or said to have, ascending. Layers that their sender has switched off
+    /// are left out where it says so. Frame rates are not declared by any of the formats read here.
     pub fn layers(&self) -> impl Iterator<Item = DeclaredLayer> {
         let described = self.dependencies.structure();
         let mask = if described.is_some() { self.dependencies.active() } else { self.scalability.layers(&self.seen) };
@@ -117,7 +118,8 @@ impl Seen {
         self.lately | self.before
     }
 
-    /// Temporal layers, as bits, that may be begun with a frame of this one: itself, and if there is none above all that would be above.
+    /// Temporal layers, as bits, that may be begun with a frame of this one: itself, and if there is none above all
+    /// that would be above.
     pub(crate) fn rates_begun_by(&self, temporal: u8) -> u8 {
         if temporal >= self.layers().highest_temporal() { layer::from(temporal) } else { 1 << temporal }
     }

@@ -2,7 +2,8 @@
 
 use std::ops::{BitAnd, BitAndAssign, BitOr, BitOrAssign};
 
-/// What a receiver may be tuned to, and what a frame belongs to: a spatial and a temporal layer. Both count from 0, the lowest.
+/// What a receiver may be tuned to, and what a frame belongs to: a spatial and a temporal layer. Both count from 0, the
+/// lowest.
 ///
 /// Ordered by spatial layer, then by temporal layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -18,7 +19,8 @@ impl Layer {
     /// The highest: everything there is.
     pub const HIGHEST: Self = Self(31);
 
-    /// Spatial 0…3, temporal 0…7. What is above counts as the highest: VP9 may name eight spatial layers, nobody sends them.
+    /// Spatial 0…3, temporal 0…7. What is above counts as the highest: VP9 may name eight spatial layers, nobody sends
+    /// them.
     pub const fn new(spatial: u8, temporal: u8) -> Self {
         let spatial = if spatial < Self::SPATIAL { spatial } else { Self::SPATIAL - 1 };
         let temporal = if temporal < Self::TEMPORAL { temporal } else { Self::TEMPORAL - 1 };

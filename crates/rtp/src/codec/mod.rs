@@ -1,7 +1,8 @@
-//! What payloads and their descriptors say to a forwarder: frames, key frames, layers, and the numbers that it has to move on.
+//! What payloads and their descriptors say to a forwarder: frames, key frames, layers, and the numbers that it has to
+//! move on.
 //!
-//! Layers are masks, so that whoever forwards need not know codecs. With end-to-end encryption only the descriptors in front of the
-//! encrypted bytes may be relied on, and every reader stays inside the payload whatever its bytes are.
+//! Layers are masks, so that whoever forwards need not know codecs. With end-to-end encryption only the descriptors in
+//! front of the encrypted bytes may be relied on, and every reader stays inside the payload whatever its bytes are.
 
 mod bits;
 mod history;
@@ -28,17 +29,18 @@ pub struct FrameInfo {
     pub ends_frame: bool,
     /// First packet of the lowest spatial layer of a picture from which decoding can start.
     pub starts_keyframe: bool,
-    /// The smaller dimension of the whole stream (its highest spatial layer) in pixels, if the packet says so: a portrait picture is as
-    /// tall as its width here.
+    /// The smaller dimension of the whole stream (its highest spatial layer) in pixels, if the packet says so: a
+    /// portrait picture is as tall as its width here.
     pub height: Option<u16>,
     /// The frame's own layer.
     pub layer: Layer,
-    /// Receivers tuned to these layers need the packet. A layer that the stream does not have stands for the best one below it.
+    /// Receivers tuned to these layers need the packet. A layer that the stream does not have stands for the best one
+    /// below it.
     pub present: LayerMask,
     /// Receivers tuned to these layers so far have all that the frame refers to, as far as is known.
     pub decodable: LayerMask,
-    /// With this frame a receiver may begin to be tuned to these layers, if it was tuned to the same spatial layer and can decode the
-    /// frame: see [`FrameInfo::allows`], which is the way to ask.
+    /// With this frame a receiver may begin to be tuned to these layers, if it was tuned to the same spatial layer and
+    /// can decode the frame: see [`FrameInfo::allows`], which is the way to ask.
     pub switchable: LayerMask,
     /// The same for receivers that were tuned to another spatial layer.
     pub crossing: LayerMask,
@@ -78,8 +80,8 @@ impl FrameInfo {
         }
     }
 
-    /// Whether a receiver may be tuned from one layer to another with this packet. `from` is `None` for a receiver that gets nothing of the
-    /// stream yet.
+    /// Whether a receiver may be tuned from one layer to another with this packet. `from` is `None` for a receiver that
+    /// gets nothing of the stream yet.
     pub fn allows(&self, from: Option<Layer>, to: Layer) -> bool {
         let Some(from) = from else { return self.starts_keyframe };
         if !self.starts_frame {
@@ -94,7 +96,8 @@ impl FrameInfo {
                 && if same_size { self.switchable.contains(to) } else { slower && self.crossing.contains(to) }
     }
 
-    /// The layer nearest to `target` to which a receiver may be tuned with this packet; `from` itself where no step is allowed.
+    /// The layer nearest to `target` to which a receiver may be tuned with this packet; `from` itself where no step is
+    /// allowed.
     ///
     /// Steps between two layers never leave the range between them, so that asking at every packet leads to the target.
     pub fn towards(&self, from: Option<Layer>, target: Layer) -> Option<Layer> {

@@ -45,7 +45,8 @@ impl Places {
         }
     }
 
-    /// Moves picture id and TL0PICIDX of a copy of the payload in place, modulo their sizes. Touches nothing outside of it.
+    /// Moves picture id and TL0PICIDX of a copy of the payload in place, modulo their sizes. Touches nothing outside of
+    /// it.
     pub fn shift(&self, payload_copy: &mut [u8], picture_id_by: u16, tl0_by: u8) {
         let at = usize::from(self.picture_id);
         if at > 0 && self.long {
@@ -68,6 +69,9 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{vp8, vp9};
     use super::*;
 
     #[test]
@@ -85,5 +89,36 @@ mod tests {
         let mut short = [1, 2, 3];
         Places::new(Some((2, true)), Some(4)).shift(&mut short, 2, 3);
         assert_eq!(short, [1, 2, 3]);
+    }
+
+    proptest! {
+        #[test]
+        fn moved_numbers_are_read_back(bytes in prop::collection::vec(any::<u8>(), 1..40), id_by: u16, tl0_by: u8) {
+            let mut copy = bytes.clone();
+            if let Some(found) = vp8::Descriptor::parse(&bytes) {
+                found.places().shift(&mut copy, id_by, tl0_by);
+                let moved = vp8::Descriptor::parse(&copy).unwrap();
+                let size = 1u32 << found.places().picture_id_bits();
+                let expected = found.picture_id.map(|id| (u32::from(id.value) + u32::from(id_by)) % size);
+                prop_assert_eq!(moved.picture_id.map(|id| u32::from(id.value)), expected);
+                let expected = found.tl0_pic_idx.map(|(value, at)| (value.wrapping_add(tl0_by), at));
+                prop_assert_eq!(moved.tl0_pic_idx, expected);
+                let rest = (moved.len, moved.temporal_id, moved.layer_sync, moved.places());
+                prop_assert_eq!(rest, (found.len, found.temporal_id, found.layer_sync, found.places()));
+                prop_assert_eq!(&copy[found.len..], &bytes[found.len..]);
+            }
+            let mut copy = bytes.clone();
+            if let Some(found) = vp9::Descriptor::parse(&bytes) {
+                found.places().shift(&mut copy, id_by, tl0_by);
+                let moved = vp9::Descriptor::parse(&copy).unwrap();
+                let size = 1u32 << found.places().picture_id_bits();
+                let picture_id = found.picture_id.map(|(value, at, long)| {
+                    (((u32::from(value) + u32::from(id_by)) % size).try_into().unwrap(), at, long)
+                });
+                let tl0_pic_idx = found.tl0_pic_idx.map(|(value, at)| (value.wrapping_add(tl0_by), at));
+                prop_assert_eq!(moved, vp9::Descriptor { picture_id, tl0_pic_idx, ..found });
+                prop_assert_eq!(&copy[found.len..], &bytes[found.len..]);
+            }
+        }
     }
 }

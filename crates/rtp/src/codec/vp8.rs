@@ -77,8 +77,8 @@ impl Descriptor {
         Places::new(self.picture_id.map(|id| (id.offset, id.long)), self.tl0_pic_idx.map(|(_, offset)| offset))
     }
 
-    /// Whether a key frame starts here, and its smaller dimension. The frame tag's lowest bit is 0, then come the start code, width and
-    /// height; clients that encrypt leave these ten bytes in the clear.
+    /// Whether a key frame starts here, and its smaller dimension. The frame tag's lowest bit is 0, then come the start
+    /// code, width and height; clients that encrypt leave these ten bytes in the clear.
     pub fn keyframe(&self, payload: &[u8]) -> (bool, Option<u16>) {
         let frame = payload.get(self.len..).unwrap_or(&[]);
         let is_key = self.starts_frame && frame.first().is_some_and(|tag| tag & 1 == 0);
@@ -118,7 +118,8 @@ pub(crate) fn inspect(payload: &[u8], marker: bool, seen: &mut Seen) -> FrameInf
         let layer = Layer::new(0, temporal);
         return FrameInfo { layer, switchable: LayerMask::ALL, decodable: LayerMask::ALL, ..numbers };
     }
-    // With Y the frame needs the base layer only. Coming from further below than one layer, the frames between would be missing.
+    // With Y the frame needs the base layer only. Coming from further below than one layer, the frames between would be
+    // missing.
     let is_base = temporal == 0 || descriptor.layer_sync;
     FrameInfo {
         layer: Layer::new(0, temporal),

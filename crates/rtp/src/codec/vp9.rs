@@ -237,8 +237,8 @@ impl Scalability {
         }
     }
 
-    /// Receivers tuned to these layers have what a frame refers to. Without references that are told, U says that it needs lower temporal
-    /// layers only; else whoever gets the frame is taken to have them.
+    /// Receivers tuned to these layers have what a frame refers to. Without references that are told, U says that it
+    /// needs lower temporal layers only; else whoever gets the frame is taken to have them.
     fn holders(&self, descriptor: &Descriptor, indices: LayerIndices, reaches: u8, present: LayerMask) -> LayerMask {
         let own = Layer::new(indices.spatial, indices.temporal);
         let known = |layer: Layer, back: u8| {
@@ -316,6 +316,10 @@ fn frame_key(descriptor: &Descriptor, layer: Layer, back: u8) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A layer frame in one packet, non-flexible mode: I, P, L, B, E, Z; picture id; layer indices; TL0PICIDX.
@@ -349,7 +353,8 @@ mod tests {
         }
     }
 
-    /// N_S = 2, Y: three layers of 320×180, 640×360 and 1280×720; G: four pictures of temporal layers 0, 2, 1, 2 with one reference each.
+    /// N_S = 2, Y: three layers of 320×180, 640×360 and 1280×720; G: four pictures of temporal layers 0, 2, 1, 2 with
+    /// one reference each.
     const STRUCTURE: [u8; 22] =
         [0x58, 1, 64, 0, 180, 2, 128, 1, 104, 5, 0, 2, 208, 4, 0x04, 4, 0x54, 1, 0x34, 2, 0x54, 1];
 
@@ -481,7 +486,8 @@ mod tests {
     #[test]
     fn in_flexible_mode_references_say_who_can_decode() {
         let mut stream = Stream { scalability: Scalability::default(), seen: Seen::default() };
-        // I, L, F, B, E: key picture 0; then P: 1 refers to 0 in temporal layer 1; 2 to 0; 3 to 0, in layer 1; 4 to 3, in layer 1.
+        // I, L, F, B, E: key picture 0; then P: 1 refers to 0 in temporal layer 1; 2 to 0; 3 to 0, in layer 1; 4 to 3,
+        // in layer 1.
         stream.at(&[0xbc, 0, 0]);
         stream.at(&[0xfc, 1, 0x20, 1 << 1]);
         stream.at(&[0xfc, 2, 0, 2 << 1]);
@@ -521,6 +527,71 @@ mod tests {
         assert_eq!(Descriptor::parse(&whole).unwrap().len, whole.len());
         for len in 0..whole.len() {
             assert!(Descriptor::parse(&whole[..len]).is_none(), "{len}");
+        }
+    }
+
+    /// Forwards a stream of temporal layers 0, 2, 1, 2 to a receiver with changing wishes: everything that a frame
+    /// refers to went out before.
+    fn audit(full: bool, wishes: &[(u8, u8, u8)], keys: &[u8]) -> usize {
+        let mut stream = Stream { scalability: Scalability::default(), seen: Seen::default() };
+        let (mut tuned, mut target, mut change_in) = (None, Layer::HIGHEST, 0);
+        let (mut sent, mut switches, mut since_key) = (BTreeSet::new(), 0, 0u8);
+        let mut wishes = wishes.iter().cycle();
+        for picture in 0..127u8 {
+            since_key = if picture == 0 || keys.contains(&picture) { 0 } else { since_key + 1 };
+            let is_key = since_key == 0;
+            let (temporal, back) = [(0, 4), (2, 1), (1, 2), (2, 1)][usize::from(since_key % 4)];
+            for spatial in 0..3u8 {
+                if change_in == 0 {
+                    let wish = wishes.next().unwrap();
+                    (target, change_in) = (Layer::new(wish.0, wish.1), wish.2);
+                }
+                change_in -= 1;
+                let inter_layer = spatial > 0 && (full || is_key);
+                let packet = Packet {
+                    picture,
+                    temporal,
+                    spatial,
+                    predicted: !is_key,
+                    switching_up: !is_key && temporal > 0,
+                    inter_layer,
+                    not_for_upper: !full && !is_key,
+                };
+                let structure: &[u8] = if is_key && spatial == 0 { &STRUCTURE } else { &[] };
+                let info = stream.at(&packet.bytes(structure));
+                let next = info.towards(tuned, target);
+                switches += usize::from(next != tuned);
+                tuned = next;
+                if tuned.is_some_and(|layer| info.present.contains(layer)) {
+                    let below = inter_layer.then(|| (picture, spatial - 1));
+                    for reference in below.into_iter().chain((!is_key).then(|| (picture - back, spatial))) {
+                        assert!(
+                            sent.contains(&reference),
+                            "{picture}.{spatial} needs {reference:?}, tuned to {tuned:?}"
+                        );
+                    }
+                    sent.insert((picture, spatial));
+                }
+            }
+        }
+        switches
+    }
+
+    #[test]
+    fn steps_between_layers_reach_their_target() {
+        let wishes = [(2, 2, 40), (0, 2, 40), (0, 0, 40), (2, 2, 40), (1, 1, 40)];
+        assert!(audit(true, &wishes, &[30, 60, 90]) >= 7);
+        assert!(audit(false, &wishes, &[30, 60, 90]) >= 5);
+    }
+
+    proptest! {
+        #[test]
+        fn no_receiver_gets_a_frame_whose_references_it_did_not_get(
+            wishes in prop::collection::vec((0u8..3, 0u8..3, 1u8..30), 1..20),
+            keys in prop::collection::vec(1u8..127, 0..6),
+        ) {
+            audit(true, &wishes, &keys);
+            audit(false, &wishes, &keys);
         }
     }
 }

@@ -142,7 +142,8 @@ impl Draft {
     }
 }
 
-/// A template from a line like the tables of A.6: spatial and temporal layer, the letters of its indications, its references.
+/// A template from a line like the tables of A.6: spatial and temporal layer, the letters of its indications, its
+/// references.
 fn row(spatial: u8, temporal: u8, letters: &str, references: &[u16]) -> Row {
     let number = |letter| "-DSR".find(letter).unwrap() as u8;
     let indications = letters.chars().map(number).collect();
@@ -361,7 +362,8 @@ fn late_packets_are_read_by_the_structure_before() {
     assert!(middle.present.contains(Layer::new(2, 2)), "full SVC");
 }
 
-/// Forwards a stream to receivers that wish for other layers again and again: everything that a frame refers to went out before it.
+/// Forwards a stream to receivers that wish for other layers again and again: everything that a frame refers to went
+/// out before it.
 fn audit(make: fn(u8) -> StructureDraft, wishes: &[(u8, u8, u8)], keys: &[u8]) -> usize {
     let mut inspector = Inspector::default();
     let mut sender = Sender::new(make(50), 65_500);
