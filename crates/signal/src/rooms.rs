@@ -171,10 +171,9 @@ impl Shell {
             match output {
                 Output::Send { to, stanza } => self.hub.deliver(&to, stanza.to_string()),
                 Output::Broadcast { to, stanza } => {
-                    let shared = stanza.write_broadcast();
                     for recipient in to {
                         let mut text = String::new();
-                        shared.for_recipient(&recipient.to_string(), &mut text);
+                        stanza.for_recipient(&recipient.to_string(), &mut text);
                         self.hub.deliver(&recipient, text);
                     }
                 }
