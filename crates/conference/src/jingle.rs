@@ -132,7 +132,8 @@ impl Conference {
 
     /// What happened to others' sources between the offer and its answer.
     fn tell_what_changed(&mut self, receiver: &EndpointId, told: &[(Owner, SourceSet)], out: &mut Vec<Output>) {
-        let rewritten = self.occupants.get(receiver).and_then(|o| o.features).is_some_and(|f| f.capabilities.ssrc_rewriting);
+        let rewritten =
+            self.occupants.get(receiver).and_then(|o| o.features).is_some_and(|f| f.capabilities.ssrc_rewriting);
         if rewritten {
             return; // the bridge tells
         }

@@ -12,7 +12,7 @@ pub struct Tenant(String);
 impl Tenant {
     /// Reads a path segment or the label of a domain. Case does not count, and a dot means the same as `_`: a dot would end the label.
     pub fn parse(text: &str) -> Option<Self> {
-        let name = text.to_lowercase().replace('.', "_");
+        let name = text.to_ascii_lowercase().replace('.', "_");
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
         let shaped = !name.is_empty() && name.len() <= MAX_LEN && !name.starts_with('-') && !name.ends_with('-');
         (shaped && name.bytes().all(allowed)).then_some(Self(name))

@@ -223,13 +223,12 @@ fn shown_request(request: &BridgeRequest) -> String {
     let who = |id: &EndpointId| PEOPLE.iter().find(|(_, known)| *known == id.as_str()).map_or("?", |(name, _)| name);
     match request {
         BridgeRequest::Allocate { endpoint, capabilities } => {
-            let flags =
-                [
-                    ("rtx", capabilities.rtx),
-                    ("tcc", capabilities.transport_cc),
-                    ("names", capabilities.source_names),
-                    ("rewriting", capabilities.ssrc_rewriting),
-                ];
+            let flags = [
+                ("rtx", capabilities.rtx),
+                ("tcc", capabilities.transport_cc),
+                ("names", capabilities.source_names),
+                ("rewriting", capabilities.ssrc_rewriting),
+            ];
             let flags: Vec<&str> = flags.into_iter().filter_map(|(name, on)| on.then_some(name)).collect();
             format!("allocate {} [{}]", who(endpoint), flags.join(" "))
         }

@@ -13,3 +13,4 @@ pub mod transport;
 pub mod worker;
 
 pub use bridge::{BridgeCounters, BridgeHandle, MediaBridge, Settings, StartError};
+pub use interfaces::addresses as local_addresses;
