@@ -14,6 +14,7 @@ use tertulia_xmpp::{BareJid, Broadcast, Element, FullJid, Jid, ns};
 use crate::features::Features;
 use crate::name::{OtherNames, rename};
 use crate::occupant::{Affiliation, Occupant};
+use crate::rate::RestartBudget;
 use crate::route::Component;
 use crate::route::{Route, route};
 use crate::settings::Settings;
@@ -79,6 +80,8 @@ pub(crate) enum Timer {
     Features(EndpointId),
     /// Somebody is alone with their media session.
     Alone,
+    /// The bridge lost the conference too often to be trusted with it again at once.
+    Mend,
 }
 
 /// A room with its focus.
@@ -108,6 +111,8 @@ pub struct Conference {
     /// Id of the focus's session with the bridge; a new one after the bridge was lost.
     pub(crate) bridge_session: String,
     pub(crate) bridge_lost: bool,
+    /// New conferences on the bridge after lost ones.
+    pub(crate) mendings: RestartBudget,
     pub(crate) timers: BTreeMap<Timer, Instant>,
     closed: bool,
 }
@@ -143,6 +148,7 @@ impl Conference {
             sources: SourceMap::default(),
             bridge_session: String::new(),
             bridge_lost: false,
+            mendings: RestartBudget::default(),
             timers: BTreeMap::new(),
             closed: false,
         };
@@ -194,6 +200,7 @@ impl Conference {
                 Timer::Empty => {}
                 Timer::Features(nick) => self.learn_features(now, &nick, Features::DEFAULT, out),
                 Timer::Alone => self.end_lonely_session(out),
+                Timer::Mend => self.invite_all(now, out),
             }
         }
     }

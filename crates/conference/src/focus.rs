@@ -18,6 +18,8 @@ use crate::session::Session;
 
 /// How long a client may take to say what it can do.
 const FEATURES_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause before everybody is invited again after the bridge lost the conference more than once.
+const MEND_PAUSE: Duration = Duration::from_secs(5);
 /// People needed before anybody is invited.
 const PARTICIPANTS_MIN: usize = 2;
 
@@ -377,7 +379,8 @@ impl Conference {
         }
     }
 
-    /// The bridge lost the conference: a new one, and everybody is invited into it.
+    /// The bridge lost the conference: a new one, and everybody is invited into it. At once when that is rare; a defect that something in
+    /// this meeting brings about would otherwise be met again and again without a pause.
     fn bridge_lost(&mut self, now: Instant, out: &mut Vec<Output>) {
         self.bridge_session = self.uuid();
         self.allocating.clear();
@@ -390,7 +393,11 @@ impl Conference {
                 self.end_session(&nick, Some(("success", "moving")), Session::Uninvited, out);
             }
         }
-        self.invite_all(now, out);
+        if self.mendings.take(now) {
+            self.invite_all(now, out);
+        } else {
+            self.timers.insert(Timer::Mend, now + MEND_PAUSE);
+        }
     }
 
     fn bridge_unavailable(&mut self, out: &mut Vec<Output>) {
