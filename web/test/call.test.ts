@@ -498,7 +498,7 @@ describe("the sound of a screen", () => {
 });
 
 describe("the encodings of a camera", () => {
-  const shape = async (maxHeight: number, lines = 720, count = 3): Promise<readonly (boolean | undefined)[]> => {
+  const shape = async (maxHeight: number, lines = 720, count = 3): Promise<readonly (number | boolean)[]> => {
     const parameters = { encodings: Array.from({ length: count }, (): RTCRtpEncodingParameters => ({})) };
     const sender = {
       track: { getSettings: () => ({ height: lines }) },
@@ -506,17 +506,18 @@ describe("the encodings of a camera", () => {
       setParameters: () => Promise.resolve(),
     };
     await shapeEncodings(sender as unknown as RTCRtpSender, count === 1 ? "screen" : "camera", maxHeight);
-    return parameters.encodings.map((encoding) => encoding.active);
+    return parameters.encodings.map((encoding) => (encoding.active === true ? (encoding.maxBitrate ?? 0) / 1000 : false));
   };
-  test("go off from the top as the bridge needs less", async () => {
-    expect(await shape(-1)).toEqual([true, true, true]);
-    expect(await shape(720)).toEqual([true, true, true]);
-    expect(await shape(360)).toEqual([true, true, false]);
-    expect(await shape(180)).toEqual([true, false, false]);
+  test("go off from the top as the bridge needs less, and cost what their lines are worth", async () => {
+    expect(await shape(-1)).toEqual([160, 500, 1500]);
+    expect(await shape(720)).toEqual([160, 500, 1500]);
+    expect(await shape(360)).toEqual([160, 500, false]);
+    expect(await shape(180)).toEqual([160, false, false]);
     expect(await shape(0)).toEqual([false, false, false]);
-    // Of a small camera the lowest one stays, although it has less than was asked for.
-    expect(await shape(180, 480)).toEqual([true, false, false]);
-    expect(await shape(360, 720, 1)).toEqual([true]);
+    // Of a small camera the lowest one stays, although it has less than was asked for; and what is a thumbnail costs as much as one.
+    expect(await shape(180, 480)).toEqual([160, false, false]);
+    expect(await shape(-1, 360)).toEqual([160, 160, 500]);
+    expect(await shape(360, 720, 1)).toEqual([2500]);
     expect(await shape(0, 720, 1)).toEqual([false]);
   });
 });
