@@ -107,7 +107,7 @@ function disguise({ colour, screen, pitch, size }) {
     setInterval(draw, 1000 / fps);
     return canvas.captureStream(fps).getVideoTracks()[0];
   };
-  const hum = () => {
+  const hum = (pitch) => {
     const audio = new AudioContext();
     const tone = audio.createOscillator();
     tone.frequency.value = pitch;
@@ -120,11 +120,12 @@ function disguise({ colour, screen, pitch, size }) {
   };
   navigator.mediaDevices.getUserMedia = async (wanted) => {
     const tracks = [];
-    if (wanted?.audio) tracks.push(hum());
+    if (wanted?.audio) tracks.push(hum(pitch));
     if (wanted?.video) tracks.push(paint(colour, size, 15));
     return new MediaStream(tracks);
   };
-  navigator.mediaDevices.getDisplayMedia = async () => new MediaStream([paint(screen, [1280, 720], 5)]);
+  navigator.mediaDevices.getDisplayMedia = async (wanted) =>
+    new MediaStream([paint(screen, [1280, 720], 5), ...(wanted?.audio ? [hum(1_500)] : [])]);
 
   window.peerConnections = [];
   const Connection = window.RTCPeerConnection;
@@ -197,6 +198,24 @@ export async function voices(page) {
     const after = await energies();
     return [...after].filter(([ssrc, energy]) => energy - (before.get(ssrc) ?? 0) > 0.001).length;
   });
+}
+
+/** Bits a second that the picture of one source cost within some seconds. */
+export async function costOf(page, source, ms) {
+  return page.evaluate(async ([source, ms]) => {
+    const bytes = async () => {
+      const track = document.querySelector(`[data-source="${source}"] video`)?.srcObject?.getVideoTracks()[0]?.id;
+      for (const connection of window.peerConnections) {
+        for (const report of (await connection.getStats()).values()) {
+          if (report.type === "inbound-rtp" && report.trackIdentifier === track) return report.bytesReceived + report.headerBytesReceived;
+        }
+      }
+      return NaN;
+    };
+    const [start, before] = [performance.now(), await bytes()];
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    return ((await bytes()) - before) * 8_000 / (performance.now() - start);
+  }, [source, ms]);
 }
 
 /** Waits until `probe` gives a value that `good` accepts; fails with the last value. */

@@ -40,12 +40,26 @@ test("two stock clients exchange pictures, sound and chat", { timeout: 120_000 }
   await blue.context().close();
 });
 
-test("a stock client and our page are in one meeting", { timeout: 120_000 }, async () => {
+test("a stock client and our page are in one meeting of a tenant, behind a password", { timeout: 120_000 }, async () => {
   const room = `mixed-${Date.now()}`;
   const stock = await openPerson(browser, { colour: "green" });
   const ours = await openPerson(browser, { colour: "blue", pitch: 700 });
-  await enter(stock, application.url, server.url, room);
-  await join(ours, `${server.url}/${room}`, "ours");
+  await enter(stock, application.url, `${server.url}/blue`, room);
+  await stock.evaluate(() => window.conference.lock("4711"));
+  // The same name outside of the tenant is another room: nobody is there, and no password.
+  const elsewhere = await openPerson(browser, { colour: "red" });
+  await join(elsewhere, `${server.url}/${room}`, "elsewhere");
+  await elsewhere.getByTestId("alone").waitFor({ timeout: 10_000 });
+  await elsewhere.context().close();
+  await ours.goto(`${server.url}/blue/${room}`);
+  await ours.getByTestId("name-input").first().fill("ours");
+  await ours.getByTestId("join").first().click();
+  await ours.getByTestId("password").fill("1234");
+  await ours.keyboard.press("Enter");
+  await ours.getByTestId("password-wrong").waitFor({ timeout: 10_000 });
+  await ours.getByTestId("password").fill("4711");
+  await ours.keyboard.press("Enter");
+  await ours.getByTestId("meeting").first().waitFor({ timeout: 15_000 });
   const tile = '[data-testid="tile"][data-own="false"] video';
   await eventually("we see it", () => moving(ours, tile), (seen) => seen === "green", 30_000);
   await eventually("it sees us", () => moving(stock, "video"), (seen) => seen === "blue", 30_000);

@@ -1,6 +1,6 @@
 /** Runs the call: feeds events to the pure step, one after the other, and has its effects performed by the shells. */
 
-import { signal, type ReadonlySignal } from "@preact/signals";
+import { effect, signal, type ReadonlySignal } from "@preact/signals";
 import { nickOf, step } from "./call/step";
 import { isInRoom, type Call, type CallEvent, type Effect, type IqTag, type Notice, type Timer } from "./call/state";
 import { ownAudio, type EndpointId, type SourceName } from "./model";
@@ -8,7 +8,8 @@ import { randomHex } from "./random";
 import { Channel } from "./media/channel";
 import type { Devices } from "./media/devices";
 import { Levels, Meter } from "./media/levels";
-import { Peer } from "./media/peer";
+import { Mixer } from "./media/mixer";
+import { Peer, type LocalTracks } from "./media/peer";
 import { StatsReporter } from "./media/stats";
 import { Link, type LinkOptions } from "./signalling/link";
 import type { Xml } from "./wire/xml";
@@ -40,6 +41,9 @@ export class Meeting {
   #channel: Channel | null = null;
   #stats: StatsReporter | null = null;
   readonly #meter = new Meter();
+  readonly #mixer = new Mixer();
+  /** What is sent, by device. */
+  #outgoing: LocalTracks = new Map();
   readonly #levels = new Levels<SourceName>(() => this.#readLevels());
 
   constructor(options: MeetingOptions) {
@@ -62,9 +66,10 @@ export class Meeting {
           break;
       }
     });
-    options.devices.tracks.subscribe((tracks) => {
-      this.#peer?.setTracks(tracks);
-      this.#meter.measure(tracks.get("microphone"));
+    options.devices.tracks.subscribe((tracks) => this.#meter.measure(tracks.get("microphone")));
+    effect(() => {
+      this.#outgoing = this.#mixed(options.devices.tracks.value, options.devices.sound.value);
+      this.#peer?.setTracks(this.#outgoing);
     });
   }
 
@@ -102,6 +107,11 @@ export class Meeting {
   /** Breaks the signalling socket as a bad network would. For trying out recovery. */
   dropSocket(): void {
     this.#link.dropSocket();
+  }
+
+  #mixed(tracks: LocalTracks, sound: MediaStreamTrack | null): LocalTracks {
+    const audio = this.#mixer.mix(tracks.get("microphone"), sound);
+    return audio === undefined || audio === tracks.get("microphone") ? tracks : new Map(tracks).set("microphone", audio);
   }
 
   *#readLevels(): Iterable<readonly [SourceName, number]> {
@@ -230,7 +240,7 @@ export class Meeting {
           },
         },
       },
-      this.#options.devices.tracks.peek(),
+      this.#outgoing,
     );
     this.#peer = peer;
     if (offer.channelUrl === null) return;

@@ -1,12 +1,13 @@
 /** The call against whole courses of a meeting: joining, media, trouble, leaving. */
 
 import { describe, expect, test } from "vitest";
-import { ownAudio, ownCamera, ownShare, type EndpointId, type RoomName, type Source } from "../src/model";
+import { ownAudio, ownCamera, ownShare, type EndpointId, type RoomName, type Source, type SourceName } from "../src/model";
 import { idle, nickOf, step } from "../src/call/step";
 import { isInRoom, type Call, type CallEvent, type Effect, type Room } from "../src/call/state";
 import { tilesOf } from "../src/call/tiles";
 import { parseAnswer, parseOwnSources, addEncodings } from "../src/wire/local-sdp";
 import { write } from "../src/wire/xml";
+import { shapeEncodings } from "../src/media/encodings";
 import { read } from "./read";
 import * as S from "./stanzas";
 
@@ -136,6 +137,30 @@ describe("joining", () => {
     );
     expect(meeting.call).toMatchObject({ kind: "left", why: { kind: "refused", why: "full" } });
     expect(meeting.kinds()).toContain("release-devices");
+  });
+  test("asks for the password for as long as it is wrong, and keeps what was right", () => {
+    const refusal = `<presence xmlns='jabber:client' type='error' from='${S.ROOM}/${S.SELF}'><error type='auth'><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>`;
+    const ready = { kind: "answer", tag: { of: "conference" }, iq: read(S.CONFERENCE_READY) } as const;
+    const meeting = new Meeting()
+      .do({ kind: "join", name: "" })
+      .do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self })
+      .do(ready);
+    expect(meeting.sent()[0]).not.toContain("<password>");
+    expect(meeting.hear(refusal).call).toMatchObject({ kind: "locked", wrong: false });
+    expect(meeting.kinds()).toEqual([]);
+    meeting.do({ kind: "unlock", password: "guess" });
+    expect(meeting.sent()[0]).toContain("<conference");
+    expect(meeting.do(ready).sent()[0]).toContain("<password>guess</password>");
+    expect(meeting.hear(refusal).call).toMatchObject({ kind: "locked", wrong: true });
+    // The connection may come back while the person thinks.
+    meeting.do({ kind: "link-lost" }).do({ kind: "link-up", jid: S.SELF_JID, resumed: true, nick: self });
+    expect(meeting.call.kind).toBe("locked");
+    meeting.do({ kind: "unlock", password: "4711" }).do(ready).hear(S.FOCUS_PRESENCE).hear(S.SELF_PRESENCE);
+    expect(meeting.call.kind).toBe("in");
+    // Joining anew after a break needs no person.
+    meeting.do({ kind: "link-failed" }).do({ kind: "link-up", jid: S.SELF_JID, resumed: false, nick: self }).do(ready);
+    expect(meeting.sent()[0]).toContain("<password>4711</password>");
+    expect(new Meeting().do({ kind: "unlock", password: "x" }).effects).toEqual([]);
   });
   test("ends in words when the server does not answer", () => {
     expect(new Meeting().do({ kind: "join", name: "" }).do({ kind: "link-failed" }).call).toMatchObject({
@@ -459,6 +484,44 @@ describe("chat", () => {
   });
 });
 
+describe("the sound of a screen", () => {
+  test("goes out as the own voice, with the microphone off, too", () => {
+    const meeting = new Meeting().withMedia().do({ kind: "toggle", device: "screen" });
+    const own = (): string => meeting.sent().at(-1) ?? "";
+    meeting.do({ kind: "device", device: "screen", state: { kind: "on", sound: true } });
+    expect(own()).toContain(`${S.SELF}-a0&quot;:{&quot;muted&quot;:false`);
+    meeting.do({ kind: "toggle", device: "screen" });
+    expect(own()).toContain(`${S.SELF}-a0&quot;:{&quot;muted&quot;:true`);
+    meeting.do({ kind: "toggle", device: "screen" }).do({ kind: "device", device: "screen", state: { kind: "on" } });
+    expect(own()).toContain(`${S.SELF}-a0&quot;:{&quot;muted&quot;:true`);
+  });
+});
+
+describe("the encodings of a camera", () => {
+  const shape = async (maxHeight: number, lines = 720, count = 3): Promise<readonly (number | boolean)[]> => {
+    const parameters = { encodings: Array.from({ length: count }, (): RTCRtpEncodingParameters => ({})) };
+    const sender = {
+      track: { getSettings: () => ({ height: lines }) },
+      getParameters: () => parameters,
+      setParameters: () => Promise.resolve(),
+    };
+    await shapeEncodings(sender as unknown as RTCRtpSender, count === 1 ? "screen" : "camera", maxHeight);
+    return parameters.encodings.map((encoding) => (encoding.active === true ? (encoding.maxBitrate ?? 0) / 1000 : false));
+  };
+  test("go off from the top as the bridge needs less, and cost what their lines are worth", async () => {
+    expect(await shape(-1)).toEqual([160, 500, 1500]);
+    expect(await shape(720)).toEqual([160, 500, 1500]);
+    expect(await shape(360)).toEqual([160, 500, false]);
+    expect(await shape(180)).toEqual([160, false, false]);
+    expect(await shape(0)).toEqual([false, false, false]);
+    // Of a small camera the lowest one stays, although it has less than was asked for; and what is a thumbnail costs as much as one.
+    expect(await shape(180, 480)).toEqual([160, false, false]);
+    expect(await shape(-1, 360)).toEqual([160, 160, 500]);
+    expect(await shape(360, 720, 1)).toEqual([2500]);
+    expect(await shape(0, 720, 1)).toEqual([false]);
+  });
+});
+
 describe("what is received", () => {
   test("follows the sizes of the tiles, and is told once", () => {
     const meeting = new Meeting().withMedia();
@@ -469,6 +532,25 @@ describe("what is received", () => {
     expect(meeting.do(view(150)).told()).toMatchObject([{ constraints: { [`${S.OTHER}-v0`]: { maxHeight: 180 } } }]);
     // A channel that was replaced knows nothing.
     expect(meeting.do({ kind: "channel", open: false }).do({ kind: "channel", open: true }).told()).toHaveLength(2);
+  });
+  test("is a thumbnail beside a stage, nothing out of view, and a screen before faces", () => {
+    const info = { [`${S.OTHER}-v1`]: { muted: false, videoType: "desktop" } };
+    const meeting = new Meeting().withMedia().hear(S.presence(S.OTHER, S.SOURCE_INFO(info)));
+    const [camera, screen, third] = [ownCamera(other), ownShare(other), ownCamera(S.THIRD as EndpointId)];
+    const heights = (list: readonly (readonly [SourceName, number])[], onStage: readonly SourceName[]): unknown =>
+      meeting.do({ kind: "view", heights: new Map(list), onStage }).told().at(-1);
+    // Three device pixels to each of CSS: still thumbnails.
+    const staged = heights([[camera, 600], [screen, 300], [third, 300]], [camera]);
+    expect(staged).toMatchObject({
+      onStageSources: [camera],
+      selectedSources: [screen],
+      constraints: { [camera]: { maxHeight: 720 }, [screen]: { maxHeight: 180 }, [third]: { maxHeight: 180 } },
+    });
+    expect(heights([[camera, 300], [screen, 600], [third, 0]], [])).toMatchObject({
+      selectedSources: [screen],
+      constraints: { [camera]: { maxHeight: 360 }, [screen]: { maxHeight: 720 }, [third]: { maxHeight: 0 } },
+    });
+    expect(heights([[camera, 300], [screen, 0]], [])).toMatchObject({ selectedSources: [] });
   });
   test("is sound only when nobody looks for a while", () => {
     const meeting = new Meeting().withMedia().do({ kind: "visible", visible: false });

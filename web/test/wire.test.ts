@@ -320,7 +320,7 @@ describe("presence", () => {
   ] as never) as ReadonlyMap<never, never>;
   test("tells of own sources as JSON and names the codecs", () => {
     const written = read(
-      write(writePresence(`${S.ROOM}/${S.SELF}`, { name: "Ada", codecs: ["vp8", "av1"], sources: states }, true)),
+      write(writePresence(`${S.ROOM}/${S.SELF}`, { name: "Ada", codecs: ["vp8", "av1"], sources: states }, { password: "" })),
     );
     expect(written.nodes.map((node) => (typeof node === "string" ? node : node.name))).toEqual([
       "x",
@@ -332,7 +332,9 @@ describe("presence", () => {
     expect(write(written)).toContain(
       "{&quot;3c1f07aa-a0&quot;:{&quot;muted&quot;:true},&quot;3c1f07aa-v1&quot;:{&quot;muted&quot;:false,&quot;videoType&quot;:&quot;desktop&quot;}}",
     );
-    expect(child(read(write(writePresence("r/n", { name: "", codecs: [], sources: new Map() }, false))), "x")).toBeUndefined();
+    expect(child(read(write(writePresence("r/n", { name: "", codecs: [], sources: new Map() }, null))), "x")).toBeUndefined();
+    const locked = writePresence("r/n", { name: "", codecs: [], sources: new Map() }, { password: "4<11" });
+    expect(write(locked)).toContain("<password>4&lt;11</password></x>");
   });
   test("of others is read, and nobody speaks for another", () => {
     const info = {
@@ -455,6 +457,7 @@ describe("the bridge channel", () => {
     const wish = {
       lastN: -1,
       onStage: [],
+      selected: ["c-v1"],
       heights: new Map([
         ["b-v0", 720],
         ["a-v0", 180],
@@ -462,7 +465,7 @@ describe("the bridge channel", () => {
       defaultMaxHeight: 180,
     } as never;
     expect(constraintsMessage(wish)).toBe(
-      '{"colibriClass":"ReceiverVideoConstraints","lastN":-1,"onStageSources":[],"selectedSources":[],"defaultConstraints":{"maxHeight":180},"constraints":{"a-v0":{"maxHeight":180},"b-v0":{"maxHeight":720}}}',
+      '{"colibriClass":"ReceiverVideoConstraints","lastN":-1,"onStageSources":[],"selectedSources":["c-v1"],"defaultConstraints":{"maxHeight":180},"constraints":{"a-v0":{"maxHeight":180},"b-v0":{"maxHeight":720}}}',
     );
     expect(videoTypeMessage(ownCamera(self), "none")).toBe(
       '{"colibriClass":"SourceVideoTypeMessage","sourceName":"3c1f07aa-v0","videoType":"none"}',

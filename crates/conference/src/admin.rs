@@ -37,7 +37,7 @@ impl Conference {
             Ok(_) => return self.refuse(from, iq, Condition::BadRequest.into(), out),
             Err(error) => return self.refuse(from, iq, error, out),
         };
-        self.send(from, result_for(iq, None), out);
+        self.answer(from, result_for(iq, None), out);
         for deed in deeds {
             match deed {
                 Deed::Grant(nick) => {

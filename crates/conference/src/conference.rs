@@ -9,10 +9,12 @@ use rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value};
 use tertulia_model::{BridgeEvent, BridgeRequest, ConferenceId, EndpointId};
 use tertulia_xmpp::stanza::{Condition, StanzaError, error_for, result_for, wants_answer};
-use tertulia_xmpp::{BareJid, Element, FullJid, Jid, ns};
+use tertulia_xmpp::{BareJid, Broadcast, Element, FullJid, Jid, ns};
 
 use crate::features::Features;
+use crate::name::{OtherNames, rename};
 use crate::occupant::{Affiliation, Occupant};
+use crate::rate::RestartBudget;
 use crate::route::Component;
 use crate::route::{Route, route};
 use crate::settings::Settings;
@@ -54,12 +56,12 @@ pub enum Output {
         /// With `to`.
         stanza: Element,
     },
-    /// A stanza for many sessions.
+    /// A stanza for many sessions, or one that many get.
     Broadcast {
         /// Whose.
         to: Vec<FullJid>,
-        /// Without `to`.
-        stanza: Element,
+        /// Written once, without `to`.
+        stanza: Arc<Broadcast>,
     },
     /// Open a conference of this id on the bridge; requests go to it from now on.
     OpenBridge(ConferenceId),
@@ -78,6 +80,8 @@ pub(crate) enum Timer {
     Features(EndpointId),
     /// Somebody is alone with their media session.
     Alone,
+    /// The bridge lost the conference too often to be trusted with it again at once.
+    Mend,
 }
 
 /// A room with its focus.
@@ -89,6 +93,9 @@ pub struct Conference {
     pub(crate) meeting_id: String,
     pub(crate) created_ms: u128,
     pub(crate) occupants: BTreeMap<EndpointId, Occupant>,
+    /// Who each session is in this room.
+    pub(crate) nicks: BTreeMap<FullJid, EndpointId>,
+    pub(crate) other_names: OtherNames,
     pub(crate) next_order: u64,
     pub(crate) password: Option<String>,
     pub(crate) subject: String,
@@ -104,6 +111,8 @@ pub struct Conference {
     /// Id of the focus's session with the bridge; a new one after the bridge was lost.
     pub(crate) bridge_session: String,
     pub(crate) bridge_lost: bool,
+    /// New conferences on the bridge after lost ones.
+    pub(crate) mendings: RestartBudget,
     pub(crate) timers: BTreeMap<Timer, Instant>,
     closed: bool,
 }
@@ -126,6 +135,8 @@ impl Conference {
             meeting_id: String::new(),
             created_ms: created.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis()),
             occupants: BTreeMap::new(),
+            nicks: BTreeMap::new(),
+            other_names: OtherNames::default(),
             next_order: 0,
             password: None,
             subject: String::new(),
@@ -137,6 +148,7 @@ impl Conference {
             sources: SourceMap::default(),
             bridge_session: String::new(),
             bridge_lost: false,
+            mendings: RestartBudget::default(),
             timers: BTreeMap::new(),
             closed: false,
         };
@@ -188,6 +200,7 @@ impl Conference {
                 Timer::Empty => {}
                 Timer::Features(nick) => self.learn_features(now, &nick, Features::DEFAULT, out),
                 Timer::Alone => self.end_lonely_session(out),
+                Timer::Mend => self.invite_all(now, out),
             }
         }
     }
@@ -219,7 +232,7 @@ impl Conference {
                 match stanza.name() {
                     "presence" => {
                         self.handle_presence(now, from, nick.as_deref(), stanza, out);
-                        if let Some(occupant) = self.occupants.values_mut().find(|occupant| occupant.jid == *from) {
+                        if let Some(occupant) = self.nicks.get(from).and_then(|nick| self.occupants.get_mut(nick)) {
                             occupant.channel_origin = Arc::clone(origin);
                         }
                     }
@@ -235,7 +248,7 @@ impl Conference {
     fn handle_iq(&mut self, now: Instant, from: &FullJid, nick: Option<&str>, iq: &Element, out: &mut Vec<Output>) {
         let Some(sender) = self.nick_of(from) else {
             if wants_answer(iq) && nick.is_none() && iq.has_child("query", ns::DISCO_INFO) {
-                self.send(from, result_for(iq, Some(self.room_info())), out);
+                self.answer(from, result_for(iq, Some(self.room_info())), out);
             } else {
                 self.refuse(from, iq, StanzaError::new(Condition::NotAcceptable).with_text(NOT_CONNECTED), out);
             }
@@ -264,13 +277,13 @@ impl Conference {
             return self.refuse(from, iq, Condition::BadRequest.into(), out);
         };
         if payload.is("query", ns::DISCO_INFO) && !set {
-            self.send(from, result_for(iq, Some(self.room_info())), out);
+            self.answer(from, result_for(iq, Some(self.room_info())), out);
         } else if payload.is("query", ns::MUC_OWNER) {
             self.handle_owner_form(from, sender, iq, payload, set, out);
         } else if payload.is("query", ns::MUC_ADMIN) && set {
             self.handle_admin(now, from, sender, iq, payload, out);
         } else if payload.is("ping", ns::PING) {
-            self.send(from, result_for(iq, None), out);
+            self.answer(from, result_for(iq, None), out);
         } else {
             self.refuse(from, iq, Condition::ServiceUnavailable.into(), out);
         }
@@ -292,17 +305,42 @@ impl Conference {
         }
     }
 
-    /// Sends a stanza to a session, addressed.
-    pub(crate) fn send(&self, to: &FullJid, stanza: Element, out: &mut Vec<Output>) {
+    /// Sends a stanza to a session, addressed, under the name by which it knows the room.
+    pub(crate) fn send(&self, to: &FullJid, mut stanza: Element, out: &mut Vec<Output>) {
+        if let Some(name) = self.other_names.of(to) {
+            rename(&mut stanza, &self.room.to_string(), name);
+        }
+        self.answer(to, stanza, out);
+    }
+
+    /// Sends an answer: it comes from where its request went, under whichever name.
+    pub(crate) fn answer(&self, to: &FullJid, stanza: Element, out: &mut Vec<Output>) {
         out.push(Output::Send { to: to.clone(), stanza: stanza.with_attr("to", to.to_string()) });
     }
 
-    /// Sends a stanza to everybody, or to everybody but one.
-    pub(crate) fn broadcast(&self, except: Option<&EndpointId>, mut stanza: Element, out: &mut Vec<Output>) {
-        stanza.remove_attr("to");
-        let to: Vec<FullJid> =
-            self.occupants.values().filter(|occupant| Some(&occupant.nick) != except).map(|o| o.jid.clone()).collect();
-        if !to.is_empty() {
+    /// Sends a stanza to everybody.
+    pub(crate) fn broadcast(&self, stanza: &Element, out: &mut Vec<Output>) {
+        let everybody = self.occupants.values().map(|occupant| occupant.jid.clone()).collect();
+        self.broadcast_to(everybody, &Arc::new(stanza.write_broadcast()), || stanza.clone(), out);
+    }
+
+    /// Sends a stanza that is written already to some; `again` makes it anew for those who know the room under another name.
+    pub(crate) fn broadcast_to(
+        &self,
+        sessions: Vec<FullJid>,
+        written: &Arc<Broadcast>,
+        again: impl Fn() -> Element,
+        out: &mut Vec<Output>,
+    ) {
+        for (name, to) in self.other_names.grouped(sessions).into_iter().filter(|(_, to)| !to.is_empty()) {
+            let stanza = name.map_or_else(
+                || Arc::clone(written),
+                |name| {
+                    let mut renamed = again();
+                    rename(&mut renamed, &self.room.to_string(), name);
+                    Arc::new(renamed.write_broadcast())
+                },
+            );
             out.push(Output::Broadcast { to, stanza });
         }
     }
@@ -314,13 +352,13 @@ impl Conference {
             _ => stanza.attr("type") != Some("error"),
         };
         if wanted {
-            self.send(to, error_for(stanza, &error), out);
+            self.answer(to, error_for(stanza, &error), out);
         }
     }
 
     /// Who a session is in this room.
     pub(crate) fn nick_of(&self, jid: &FullJid) -> Option<EndpointId> {
-        self.occupants.values().find(|occupant| occupant.jid == *jid).map(|occupant| occupant.nick.clone())
+        self.nicks.get(jid).cloned()
     }
 
     /// `room/nick`.

@@ -18,6 +18,8 @@ use crate::session::Session;
 
 /// How long a client may take to say what it can do.
 const FEATURES_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause before everybody is invited again after the bridge lost the conference more than once.
+const MEND_PAUSE: Duration = Duration::from_secs(5);
 /// People needed before anybody is invited.
 const PARTICIPANTS_MIN: usize = 2;
 
@@ -71,7 +73,7 @@ impl Conference {
                     .with_attr("category", "component")
                     .with_attr("type", "generic");
                 let info = Element::new("query", ns::DISCO_INFO).with_child(identity);
-                self.send(from, tertulia_xmpp::stanza::result_for(iq, Some(info)), out);
+                self.answer(from, tertulia_xmpp::stanza::result_for(iq, Some(info)), out);
             }
             _ => self.refuse(from, iq, Condition::FeatureNotImplemented.into(), out),
         }
@@ -169,7 +171,7 @@ impl Conference {
 
     /// Sends the offer for an allocated endpoint.
     fn offer(&mut self, nick: &EndpointId, transport: &LocalTransport, feedback: FeedbackSsrcs, out: &mut Vec<Output>) {
-        let told = stripped(self.sources.others(nick));
+        let told = self.told_in_offer(nick);
         let (sid, id) = (self.fresh_id(), self.fresh_id());
         let start_muted = self.start_muted();
         let Some(occupant) = self.occupants.get_mut(nick).filter(|o| matches!(o.session, Session::Allocating)) else {
@@ -196,6 +198,16 @@ impl Conference {
         self.bridge_lost = false;
         let iq = self.focus_iq(&id, jingle);
         self.send(&jid, iq, out);
+    }
+
+    /// What an offer says of others: all that they send. A client that wants rewritten SSRCs learns of them on its channel instead, from
+    /// the bridge, and by Jingle never.
+    fn told_in_offer(&self, nick: &EndpointId) -> Vec<(Owner, SourceSet)> {
+        let features = self.occupants.get(nick).and_then(|occupant| occupant.features);
+        if features.is_some_and(|features| features.capabilities.ssrc_rewriting) {
+            return Vec::new();
+        }
+        stripped(self.sources.others(nick))
     }
 
     fn send_ice_restart(
@@ -298,8 +310,17 @@ impl Conference {
         }
         let change = vec![(Owner::Endpoint(owner.clone()), set)];
         let receivers: Vec<EndpointId> = self.occupants.keys().filter(|nick| *nick != owner).cloned().collect();
+        // Clients that can do the same are told the same: it is worded once for each kind of client.
+        let mut worded: Vec<(Features, Option<Element>)> = Vec::new();
         for receiver in receivers {
-            self.tell_change(&receiver, add, &change, out);
+            let Some(features) = self.tellable(&receiver) else { continue };
+            let known = worded.iter().position(|(kind, _)| *kind == features).unwrap_or_else(|| {
+                worded.push((features, source_change(features, add, &change)));
+                worded.len() - 1
+            });
+            if let Some(jingle) = worded[known].1.clone() {
+                self.send_change(&receiver, jingle, out);
+            }
         }
     }
 
@@ -311,14 +332,24 @@ impl Conference {
         change: &[(Owner, SourceSet)],
         out: &mut Vec<Output>,
     ) {
+        let jingle = self.tellable(receiver).and_then(|features| source_change(features, add, change));
+        if let Some(jingle) = jingle {
+            self.send_change(receiver, jingle, out);
+        }
+    }
+
+    /// What a client can do, if it is to be told of sources now: its session is active, and the bridge does not tell it instead.
+    fn tellable(&self, receiver: &EndpointId) -> Option<Features> {
+        let occupant = self.occupants.get(receiver)?;
+        let active = matches!(occupant.session, Session::Active { .. });
+        occupant.features.filter(|features| active && !features.capabilities.ssrc_rewriting)
+    }
+
+    fn send_change(&mut self, receiver: &EndpointId, mut jingle: Element, out: &mut Vec<Output>) {
         let id = self.fresh_id();
         let Some(occupant) = self.occupants.get(receiver) else { return };
-        let (Session::Active { sid }, Some(features)) = (&occupant.session, occupant.features) else { return };
-        let wanted = wanted_by(features, change);
-        if !wanted.is_empty() {
-            let iq = self.focus_iq(&id, jingle::source_change(add, sid, &wanted, features.json_sources));
-            self.send(&occupant.jid, iq, out);
-        }
+        jingle.set_attr("sid", occupant.session.sid().unwrap_or_default());
+        self.send(&occupant.jid, self.focus_iq(&id, jingle), out);
     }
 
     /// Nobody else is there: the media session ends, the person stays.
@@ -348,7 +379,8 @@ impl Conference {
         }
     }
 
-    /// The bridge lost the conference: a new one, and everybody is invited into it.
+    /// The bridge lost the conference: a new one, and everybody is invited into it. At once when that is rare; a defect that something in
+    /// this meeting brings about would otherwise be met again and again without a pause.
     fn bridge_lost(&mut self, now: Instant, out: &mut Vec<Output>) {
         self.bridge_session = self.uuid();
         self.allocating.clear();
@@ -361,7 +393,11 @@ impl Conference {
                 self.end_session(&nick, Some(("success", "moving")), Session::Uninvited, out);
             }
         }
-        self.invite_all(now, out);
+        if self.mendings.take(now) {
+            self.invite_all(now, out);
+        } else {
+            self.timers.insert(Timer::Mend, now + MEND_PAUSE);
+        }
     }
 
     fn bridge_unavailable(&mut self, out: &mut Vec<Output>) {
@@ -369,7 +405,7 @@ impl Conference {
         // While somebody has a session the bridge is there: a full one is not worth a reload of everybody.
         if !anybody && !self.bridge_lost {
             self.bridge_lost = true;
-            self.broadcast(None, self.focus_presence(), out);
+            self.broadcast(&self.focus_presence(), out);
         }
     }
 
@@ -385,6 +421,12 @@ impl Conference {
 /// What others are told of sources.
 pub(crate) fn stripped(all: Vec<(Owner, SourceSet)>) -> Vec<(Owner, SourceSet)> {
     all.into_iter().map(|(owner, set)| (owner, strip_simulcast(&set))).collect()
+}
+
+/// `source-add` or `source-remove` for a client that can do this, without a session id; `None` when nothing of it concerns the client.
+fn source_change(features: Features, add: bool, change: &[(Owner, SourceSet)]) -> Option<Element> {
+    let wanted = wanted_by(features, change);
+    (!wanted.is_empty()).then(|| jingle::source_change(add, "", &wanted, features.json_sources))
 }
 
 /// Only the kinds that a client takes at all.

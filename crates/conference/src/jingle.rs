@@ -1,8 +1,9 @@
 //! Jingle IQs of clients to the focus: every one is answered, each refusal with its own words.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use tertulia_model::{BridgeRequest, EndpointId, SourceSet};
+use tertulia_model::{BridgeRequest, EndpointId, SourceSet, Ssrc};
 use tertulia_xmpp::jingle::{self, Action, ActionError};
 use tertulia_xmpp::sources::{self, Owner, SourceError};
 use tertulia_xmpp::stanza::{Condition, StanzaError, result_for};
@@ -47,7 +48,7 @@ impl Conference {
         let mut follow_up = Vec::new();
         match self.try_jingle(now, sender, jingle, &mut follow_up) {
             // The client works off its own queue once it has the result: it comes before everything that follows.
-            Ok(()) => self.send(from, result_for(iq, None), out),
+            Ok(()) => self.answer(from, result_for(iq, None), out),
             Err(Refusal(error)) => self.refuse(from, iq, error, out),
         }
         out.append(&mut follow_up);
@@ -131,6 +132,11 @@ impl Conference {
 
     /// What happened to others' sources between the offer and its answer.
     fn tell_what_changed(&mut self, receiver: &EndpointId, told: &[(Owner, SourceSet)], out: &mut Vec<Output>) {
+        let rewritten =
+            self.occupants.get(receiver).and_then(|o| o.features).is_some_and(|f| f.capabilities.ssrc_rewriting);
+        if rewritten {
+            return; // the bridge tells
+        }
         let present = stripped(self.sources.others(receiver));
         let gone = difference(told, &present);
         if !gone.is_empty() {
@@ -246,7 +252,8 @@ fn not_current(id: Option<&str>) -> Refusal {
 
 /// Sources of `all` whose SSRCs are not in `known`, by owner.
 fn difference(all: &[(Owner, SourceSet)], known: &[(Owner, SourceSet)]) -> Vec<(Owner, SourceSet)> {
-    let is_known = |ssrc| known.iter().any(|(_, set)| set.sources.iter().any(|source| source.ssrc == ssrc));
+    let known: BTreeSet<Ssrc> = known.iter().flat_map(|(_, set)| &set.sources).map(|source| source.ssrc).collect();
+    let is_known = |ssrc: Ssrc| known.contains(&ssrc);
     let only_new = |set: &SourceSet| SourceSet {
         sources: set.sources.iter().filter(|source| !is_known(source.ssrc)).cloned().collect(),
         groups: set.groups.iter().filter(|group| !group.ssrcs.iter().any(|ssrc| is_known(*ssrc))).cloned().collect(),

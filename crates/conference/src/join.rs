@@ -60,6 +60,7 @@ impl Conference {
             jid: from.clone(),
             nick: nick.clone(),
             presence: clean(stanza),
+            seen: None,
             affiliation: if first { Affiliation::Owner } else { Affiliation::None },
             channel_origin: "".into(), // set with each presence, and nobody is invited before one
             order: self.next_order,
@@ -70,24 +71,28 @@ impl Conference {
             ice_restarts: RestartBudget::default(),
             changes: ChangeBudget::default(),
         };
+        self.other_names.learn(from, stanza, &self.room);
         self.send_metadata_to(from, out);
+        self.nicks.insert(from.clone(), nick.clone());
         self.occupants.insert(nick.clone(), occupant);
         self.send_roster(&nick, out);
+        self.tell_others_of(&nick, out);
         let Some(occupant) = self.occupants.get(&nick) else { return };
-        self.broadcast(Some(&nick), self.presence_of(occupant, &[]), out);
         self.send(from, self.presence_of(occupant, &["100", "110"]), out);
         self.send_subject(&nick, out);
         self.ask_features(now, &nick, out);
     }
 
     /// The focus first, then everybody else in order of joining.
-    pub(crate) fn send_roster(&self, nick: &EndpointId, out: &mut Vec<Output>) {
+    pub(crate) fn send_roster(&mut self, nick: &EndpointId, out: &mut Vec<Output>) {
         let Some(newcomer) = self.occupants.get(nick) else { return };
-        self.send(&newcomer.jid, self.focus_presence(), out);
-        let mut others: Vec<&Occupant> = self.occupants.values().filter(|occupant| occupant.nick != *nick).collect();
-        others.sort_by_key(|occupant| occupant.order);
-        for other in others {
-            self.send(&newcomer.jid, self.presence_of(other, &[]), out);
+        let jid = newcomer.jid.clone();
+        self.send(&jid, self.focus_presence(), out);
+        let others = self.occupants.values().filter(|occupant| occupant.nick != *nick);
+        let mut others: Vec<(u64, EndpointId)> = others.map(|other| (other.order, other.nick.clone())).collect();
+        others.sort();
+        for (_, other) in others {
+            self.tell_of(&other, vec![jid.clone()], out);
         }
     }
 
@@ -127,6 +132,8 @@ impl Conference {
         }
         // Alone: leaving would close the room under the newcomer.
         if let Some(occupant) = self.occupants.remove(nick) {
+            self.nicks.remove(&occupant.jid);
+            self.other_names.forget(&occupant.jid);
             self.forget_session(nick);
             if occupant.session.is_on_bridge() {
                 out.push(Output::Bridge(tertulia_model::BridgeRequest::Expire { endpoint: nick.clone() }));

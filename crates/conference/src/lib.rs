@@ -15,6 +15,7 @@ mod join;
 mod message;
 mod metadata;
 mod mute;
+mod name;
 mod occupant;
 mod owner_form;
 mod presence;
@@ -25,6 +26,7 @@ mod route;
 mod session;
 mod settings;
 mod source_map;
+pub mod tenant;
 
 pub use conference::{Conference, Input, Output};
 pub use route::{Component, Route, route};

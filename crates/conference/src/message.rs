@@ -34,7 +34,7 @@ impl Conference {
             ("groupchat", None) if is_subject(&stanza) => self.set_subject(from, &sender, &stanza, out),
             ("groupchat", None) => {
                 let message = self.relayed(&sender, stanza);
-                self.broadcast(None, message, out);
+                self.broadcast(&message, out);
             }
             (_, Some(nick)) => self.whisper(from, &sender, nick, stanza, out),
             // Invitations and configuration requests by message: nothing that is built.
@@ -68,7 +68,7 @@ impl Conference {
         }
         self.subject = subject;
         let message = self.relayed(sender, stanza.clone());
-        self.broadcast(None, message, out);
+        self.broadcast(&message, out);
     }
 
     /// As others get it: from the nick, with an id that is the same for all, without a nick of its own, and with the namespace that

@@ -71,7 +71,7 @@ impl Conference {
             return;
         }
         self.metadata.insert(key.to_owned(), data);
-        self.broadcast(None, self.metadata_message(), out);
+        self.broadcast(&self.metadata_message(), out);
     }
 
     fn metadata_message(&self) -> Element {

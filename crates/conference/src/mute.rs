@@ -47,6 +47,6 @@ impl Conference {
                 .with_child(request);
             self.send(&jid, forwarded, out);
         }
-        self.send(from, result_for(iq, None), out);
+        self.answer(from, result_for(iq, None), out);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tertulia_model::EndpointId;
-use tertulia_xmpp::{Element, FullJid};
+use tertulia_xmpp::{Broadcast, Element, FullJid};
 
 use crate::features::Features;
 use crate::rate::{ChangeBudget, RestartBudget};
@@ -44,6 +44,8 @@ pub(crate) struct Occupant {
     pub(crate) nick: EndpointId,
     /// Its last presence, cleaned of everything that only the server may say.
     pub(crate) presence: Element,
+    /// What others get of it, written; `None` after a change. A newcomer gets everybody's, so that is not done anew for each.
+    pub(crate) seen: Option<Arc<Broadcast>>,
     pub(crate) affiliation: Affiliation,
     /// The front of its bridge channel's URL.
     pub(crate) channel_origin: Arc<str>,

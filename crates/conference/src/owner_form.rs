@@ -30,25 +30,25 @@ impl Conference {
         }
         if !set {
             let form = Element::new("query", ns::MUC_OWNER).with_child(self.form());
-            return self.send(from, result_for(iq, Some(form)), out);
+            return self.answer(from, result_for(iq, Some(form)), out);
         }
         let Some(form) = query.child("x", ns::DATA_FORMS) else {
             return self.refuse(from, iq, Condition::FeatureNotImplemented.into(), out);
         };
         if form.attr("type") == Some("cancel") {
-            return self.send(from, result_for(iq, None), out);
+            return self.answer(from, result_for(iq, None), out);
         }
         let before = self.password.clone();
         if let Err(error) = self.submit(form) {
             return self.refuse(from, iq, error, out);
         }
-        self.send(from, result_for(iq, None), out);
+        self.answer(from, result_for(iq, None), out);
         if self.password != before {
             let changed = Element::new("message", ns::CLIENT)
                 .with_attr("type", "groupchat")
                 .with_attr("from", self.room.to_string())
                 .with_child(Element::new("x", ns::MUC_USER).with_child(status("104")));
-            self.broadcast(None, changed, out);
+            self.broadcast(&changed, out);
         }
     }
 

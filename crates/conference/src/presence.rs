@@ -1,5 +1,6 @@
 //! Presence: what occupants say of themselves, relayed as a tree; and leaving.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tertulia_model::{BridgeRequest, EndpointId};
@@ -50,10 +51,31 @@ impl Conference {
     }
 
     /// Tells everybody of an occupant, in its last words and with its present rank.
-    pub(crate) fn announce(&self, nick: &EndpointId, out: &mut Vec<Output>) {
+    pub(crate) fn announce(&mut self, nick: &EndpointId, out: &mut Vec<Output>) {
+        if let Some(occupant) = self.occupants.get_mut(nick) {
+            occupant.seen = None;
+        }
+        self.tell_others_of(nick, out);
         let Some(occupant) = self.occupants.get(nick) else { return };
-        self.broadcast(Some(nick), self.presence_of(occupant, &[]), out);
         self.send(&occupant.jid, self.presence_of(occupant, &["110"]), out);
+    }
+
+    /// Tells everybody else of an occupant.
+    pub(crate) fn tell_others_of(&mut self, nick: &EndpointId, out: &mut Vec<Output>) {
+        let others = self.occupants.values().filter(|occupant| occupant.nick != *nick);
+        let others = others.map(|occupant| occupant.jid.clone()).collect();
+        self.tell_of(nick, others, out);
+    }
+
+    /// Tells some of an occupant. What they get is written once for as long as it stays the same.
+    pub(crate) fn tell_of(&mut self, nick: &EndpointId, to: Vec<FullJid>, out: &mut Vec<Output>) {
+        let Some(occupant) = self.occupants.get(nick) else { return };
+        let written = occupant.seen.clone();
+        let written = written.unwrap_or_else(|| Arc::new(self.presence_of(occupant, &[]).write_broadcast()));
+        self.broadcast_to(to, &written, || self.presence_of(occupant, &[]), out);
+        if let Some(occupant) = self.occupants.get_mut(nick) {
+            occupant.seen = Some(written);
+        }
     }
 
     /// An occupant's presence as others see it; `statuses` are added for oneself.
@@ -78,13 +100,15 @@ impl Conference {
     /// Somebody leaves or is removed: everybody is told, the media session ends, and perhaps the room.
     pub(crate) fn leave(&mut self, now: Instant, nick: &EndpointId, removal: Option<&Removal>, out: &mut Vec<Output>) {
         let Some(occupant) = self.occupants.remove(nick) else { return };
+        self.nicks.remove(&occupant.jid);
         let gone = self.unavailable(&occupant, removal);
-        self.broadcast(None, gone.clone(), out);
+        self.broadcast(&gone, out);
         let mut own = gone;
         if let Some(x) = own.children_mut().find(|child| child.is("x", ns::MUC_USER)) {
             x.push(status("110"));
         }
         self.send(&occupant.jid, own, out);
+        self.other_names.forget(&occupant.jid);
         self.forget_session(nick);
         if occupant.session.is_on_bridge() {
             out.push(Output::Bridge(BridgeRequest::Expire { endpoint: nick.clone() }));
@@ -137,6 +161,8 @@ impl Conference {
     fn resync(&mut self, nick: &EndpointId, stanza: &Element, out: &mut Vec<Output>) {
         if let Some(occupant) = self.occupants.get_mut(nick) {
             occupant.presence = clean(stanza);
+            let session = occupant.jid.clone();
+            self.other_names.learn(&session, stanza, &self.room);
             self.send_roster(nick, out);
             self.announce(nick, out);
             self.send_subject(nick, out);

@@ -90,6 +90,17 @@ impl ConferenceRequest {
     }
 }
 
+/// What somebody is told who wants a new room while the server is about to stop.
+pub const CLOSING: &str = "This server is about to stop and opens no new meetings: try again in a minute.";
+
+/// The answer in that case. Clients of some years know the condition; all others show the text.
+pub fn closing_iq(iq: &Element) -> Element {
+    let error = StanzaError::new(Condition::ServiceUnavailable)
+        .with_text(CLOSING)
+        .with_extra(Element::new("graceful-shutdown", ns::FOCUS));
+    error_for(iq, &error)
+}
+
 fn info() -> Element {
     Element::new("query", ns::DISCO_INFO)
         .with_child(

@@ -4,6 +4,8 @@ use std::fmt;
 
 use tertulia_xmpp::BareJid;
 
+use crate::tenant::Tenant;
+
 /// Longest canonical name in bytes.
 const MAX_LEN: usize = 200;
 
@@ -54,16 +56,26 @@ pub fn canonical(text: &str) -> Result<String, RoomNameError> {
     if encoded.len() > MAX_LEN { Err(RoomNameError::TooLong) } else { Ok(encoded) }
 }
 
-/// Whether a room's address has a canonical name: what a conference request must ask for.
+/// Whether a room's address has a canonical name: what a conference request must ask for. A tenant's name may stand before it in
+/// brackets, and nowhere else.
 ///
 /// # Errors
 /// When it has not.
 pub fn check(room: &BareJid) -> Result<(), RoomNameError> {
     let node = room.node().ok_or(RoomNameError::Empty)?;
-    if node.len() > MAX_LEN {
+    let name = match node.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((tenant, name))) if Tenant::parse(tenant).is_some_and(|own| own.as_str() == tenant) => name,
+        Some(_) => return Err(RoomNameError::Forbidden),
+        None => node.as_str(),
+    };
+    if name.is_empty() {
+        return Err(RoomNameError::Empty);
+    }
+    if name.len() > MAX_LEN {
         return Err(RoomNameError::TooLong);
     }
-    if decode(node.as_str()).chars().any(is_forbidden) { Err(RoomNameError::Forbidden) } else { Ok(()) }
+    let forbidden = name.contains(['[', ']']) || decode(name).chars().any(is_forbidden);
+    if forbidden { Err(RoomNameError::Forbidden) } else { Ok(()) }
 }
 
 const STRIPPED: &str = ":?#[]@!$&'()*+,;=></\"";
@@ -126,5 +138,15 @@ mod tests {
         assert_eq!(canonical("a\u{202e}b"), Err(RoomNameError::Forbidden));
         assert_eq!(canonical("%00"), Err(RoomNameError::Forbidden));
         assert_eq!(canonical(&"x".repeat(201)), Err(RoomNameError::TooLong));
+    }
+
+    #[test]
+    fn brackets_stand_around_a_tenant_and_nowhere_else() {
+        let of = |node: &str| check(&BareJid::new(&format!("{node}@muc.d")).unwrap());
+        assert_eq!((of("x"), of("[blue]x"), of("[blue_team]%c3%a9")), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(of("[blue]"), Err(RoomNameError::Empty));
+        for node in ["[]x", "[blue", "[-b]x", "[a][b]x", "x[a]", "[blue.team]x"] {
+            assert_eq!(of(node), Err(RoomNameError::Forbidden), "{node}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use tertulia_xmpp::{BareJid, Element, Jid};
 
-use crate::settings::Domains;
+use crate::settings::{Domains, RoomsOf};
 
 /// A part of the domain that serves the sender's room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +45,16 @@ pub fn route(domains: &Domains, stanza: &Element) -> Route {
     canonical_room(domains, &to).map_or(Route::Nowhere, Route::Room)
 }
 
-/// The canonical address of a room: aliases of the room domain become the one name.
+/// The canonical address of a room: aliases of the room domain become the one name, and a tenant's room `x@muc.<tenant>.…` becomes
+/// `[tenant]x@muc.…`, as Jitsi's servers call it.
 pub(crate) fn canonical_room(domains: &Domains, address: &Jid) -> Option<BareJid> {
     let node = address.node()?;
-    if !domains.is_muc(address.domain().as_str()) {
-        return None;
-    }
-    BareJid::new(&format!("{node}@{}", domains.muc)).ok()
+    let canonical = match domains.rooms_at(address.domain().as_str())? {
+        RoomsOf::Everybody => format!("{node}@{}", domains.muc),
+        RoomsOf::Tenant(_) if node.starts_with('[') => return None,
+        RoomsOf::Tenant(tenant) => format!("[{tenant}]{node}@{}", domains.muc),
+    };
+    BareJid::new(&canonical).ok()
 }
 
 #[cfg(test)]
@@ -62,6 +65,8 @@ mod tests {
     fn addresses_lead_where_they_should() {
         let domains = Domains::of("meet.example");
         let room = Route::Room(BareJid::new("standup@muc.meet.example").unwrap());
+        let tenants = Route::Room(BareJid::new("[blue]standup@muc.meet.example").unwrap());
+        let team = Route::Room(BareJid::new("[blue_team]standup@muc.meet.example").unwrap());
         let table = [
             ("", Route::Domain),
             ("meet.example", Route::Domain),
@@ -69,6 +74,14 @@ mod tests {
             ("focus@auth.meet.example/focus", Route::Focus),
             ("Standup@muc.meet.example", room.clone()),
             ("standup@conference.meet.example/a1", room),
+            ("Standup@muc.Blue.meet.example/a1", tenants.clone()),
+            ("standup@conference.blue.meet.example", tenants.clone()),
+            ("[blue]standup@muc.meet.example", tenants),
+            ("standup@muc.blue_team.meet.example", team),
+            ("[red]standup@muc.blue.meet.example", Route::Nowhere),
+            ("standup@muc.a.b.meet.example", Route::Nowhere),
+            ("standup@muc..meet.example", Route::Nowhere),
+            ("standup@blue.meet.example", Route::Nowhere),
             ("metadata.meet.example", Route::Component(Component::Metadata)),
             ("polls.meet.example", Route::Nowhere),
             ("muc.meet.example", Route::Nowhere),

@@ -1,5 +1,7 @@
 //! Plain values that every room is given.
 
+use crate::tenant::Tenant;
+
 /// Names of the XMPP domain and its parts, after docker-jitsi-meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Domains {
@@ -41,10 +43,37 @@ impl Domains {
         format!("focus@{}/focus", self.auth)
     }
 
-    /// Whether rooms live there.
-    pub fn is_muc(&self, domain: &str) -> bool {
-        domain == self.muc || domain == self.muc_alias
+    /// Where the rooms of a tenant are for its clients: `muc.<tenant>.<domain>`.
+    pub fn muc_of(&self, tenant: &Tenant) -> String {
+        format!("{}.{tenant}.{}", self.label(&self.muc), self.main)
     }
+
+    /// Whose rooms live at a domain, under whichever name; `None` when none do.
+    pub(crate) fn rooms_at(&self, domain: &str) -> Option<RoomsOf> {
+        for name in [&self.muc, &self.muc_alias] {
+            if domain == name {
+                return Some(RoomsOf::Everybody);
+            }
+            let below = domain.strip_suffix(self.main.as_str()).and_then(|rest| rest.strip_suffix('.'));
+            let tenant = below.and_then(|rest| rest.strip_prefix(self.label(name))?.strip_prefix('.'));
+            if let Some(tenant) = tenant.filter(|label| !label.contains('.')).and_then(Tenant::parse) {
+                return Some(RoomsOf::Tenant(tenant));
+            }
+        }
+        None
+    }
+
+    /// A name below the main domain without it.
+    fn label<'a>(&self, name: &'a str) -> &'a str {
+        name.strip_suffix(self.main.as_str()).and_then(|label| label.strip_suffix('.')).unwrap_or(name)
+    }
+}
+
+/// Whose rooms a domain holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum RoomsOf {
+    Everybody,
+    Tenant(Tenant),
 }
 
 /// What a room needs to know of its server.

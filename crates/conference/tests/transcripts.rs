@@ -5,7 +5,7 @@
 //! - `# …` a remark;
 //! - `ana > <stanza…>` ana's client says this; `ana gone` her session is over; `request` a conference request names the room;
 //! - `bridge > allocated ana` and `restarted ana 1`, `expired ana silent`, `lost`: the bridge says this;
-//! - `wait 20s` time passes;
+//! - `wait 20s` time passes; `in <address>`, as the first line, names another room than the usual one;
 //! - `ana < <stanza…>`, `ana,bo < <stanza…>` what they hear; `bridge < …` what the bridge is asked; `room closed`.
 //!
 //! Random ids appear as `$id1`, `$uuid1` in the order in which they come up, and may be used in what clients say. `UPDATE_TRANSCRIPTS=1
@@ -56,9 +56,13 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::of("standup@muc.meet.example")
+    }
+
+    fn of(room: &str) -> Self {
         let settings = Settings { domains: Domains::of("meet.example"), occupants_max: 3, version: "test".into() };
         let (now, mut out) = (Instant::now(), Vec::new());
-        let room = BareJid::new("standup@muc.meet.example").unwrap();
+        let room = BareJid::new(room).unwrap();
         let created = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let conference = Conference::new(now, created, room, Arc::new(settings), [7; 32], &mut out);
         out.clear();
@@ -84,6 +88,7 @@ impl Stage {
     fn act(&mut self, line: &str) {
         let (who, what) = line.split_once(' ').unwrap_or((line, ""));
         match (who, what) {
+            ("in", room) => *self = Self::of(room),
             ("request", "") => self.handle(Input::Requested),
             ("wait", seconds) => self.wait(seconds.trim_end_matches('s').parse().unwrap()),
             ("bridge", event) => self.handle(Input::Bridge(bridge_event(event.trim_start_matches("> ")))),
@@ -220,8 +225,12 @@ fn shown_request(request: &BridgeRequest) -> String {
     let who = |id: &EndpointId| PEOPLE.iter().find(|(_, known)| *known == id.as_str()).map_or("?", |(name, _)| name);
     match request {
         BridgeRequest::Allocate { endpoint, capabilities } => {
-            let flags =
-                [("rtx", capabilities.rtx), ("tcc", capabilities.transport_cc), ("names", capabilities.source_names)];
+            let flags = [
+                ("rtx", capabilities.rtx),
+                ("tcc", capabilities.transport_cc),
+                ("names", capabilities.source_names),
+                ("rewriting", capabilities.ssrc_rewriting),
+            ];
             let flags: Vec<&str> = flags.into_iter().filter_map(|(name, on)| on.then_some(name)).collect();
             format!("allocate {} [{}]", who(endpoint), flags.join(" "))
         }

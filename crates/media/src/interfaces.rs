@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 ///
 /// # Errors
 /// When the system does not list them.
-pub(crate) fn addresses() -> std::io::Result<Vec<IpAddr>> {
+pub fn addresses() -> std::io::Result<Vec<IpAddr>> {
     let mut head: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: `head` is a valid place for a pointer; the list is freed below, and nothing of it outlives that.
     if unsafe { libc::getifaddrs(&raw mut head) } != 0 {

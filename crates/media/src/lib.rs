@@ -15,4 +15,5 @@ pub mod transport;
 pub mod worker;
 
 pub use bridge::{BridgeCounters, BridgeHandle, MediaBridge, Settings, StartError};
+pub use interfaces::addresses as local_addresses;
 pub use tertulia_sfu::Policy;

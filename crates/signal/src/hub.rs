@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use crate::chance;
-use crate::rooms::Rooms;
+use crate::rooms::{NoRoom, Rooms};
 use crate::session::{Frame, Loss, Session};
 use crate::settings::Settings;
 use crate::stream::{Framing, stream_end};
@@ -211,7 +211,8 @@ impl Hub {
             Err(answer) => Some(*answer),
             Ok(Some(request)) => Some(match self.rooms.open(&request.room).await {
                 Ok(()) => request.ready_iq(domains, iq),
-                Err(_) => request.not_ready_iq(domains, iq),
+                Err(NoRoom::Full) => request.not_ready_iq(domains, iq),
+                Err(NoRoom::Closing) => request::closing_iq(iq),
             }),
         }
     }

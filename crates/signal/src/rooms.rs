@@ -1,13 +1,14 @@
 //! The rooms: a task each, holding a `Conference`; everybody else holds the sender of its inbox.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use tertulia_conference::{Conference, Input, Output};
 use tertulia_model::{BridgeEvent, BridgeRequest, ConferenceId, EventSink};
 use tertulia_xmpp::{BareJid, Element};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::{Instrument, error, info, info_span};
 
 use crate::chance;
@@ -21,15 +22,24 @@ pub(crate) struct Rooms {
     hub: Weak<Hub>,
     max: usize,
     inboxes: Mutex<HashMap<BareJid, mpsc::Sender<Input>>>,
+    /// No further rooms: the server is about to stop.
+    closing: AtomicBool,
+    /// A room has ended.
+    ended: Notify,
 }
 
-/// No further room can be held.
-#[derive(Debug)]
-pub(crate) struct TooMany;
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// No further one can be held now.
+    Full,
+    /// The server is about to stop.
+    Closing,
+}
 
 impl Rooms {
     pub(crate) fn new(hub: Weak<Hub>, max: usize) -> Self {
-        Self { hub, max, inboxes: Mutex::default() }
+        Self { hub, max, inboxes: Mutex::default(), closing: AtomicBool::new(false), ended: Notify::new() }
     }
 
     /// How many there are.
@@ -37,8 +47,31 @@ impl Rooms {
         self.lock().len()
     }
 
+    /// From now on there are no new rooms.
+    pub(crate) fn close_doors(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there are no new rooms any more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is no room.
+    pub(crate) async fn all_ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     /// Makes sure that a room is there.
-    pub(crate) async fn open(&self, room: &BareJid) -> Result<(), TooMany> {
+    pub(crate) async fn open(&self, room: &BareJid) -> Result<(), NoRoom> {
         // A room may end between finding it and asking it; then there is a new one.
         for _ in 0..3 {
             let inbox = self.find_or_start(room)?;
@@ -46,7 +79,7 @@ impl Rooms {
                 return Ok(());
             }
         }
-        Err(TooMany)
+        Err(NoRoom::Full)
     }
 
     /// Gives a stanza to a room, waiting for its inbox. Returns the stanza when there is no such room.
@@ -74,15 +107,15 @@ impl Rooms {
         }
     }
 
-    fn find_or_start(&self, room: &BareJid) -> Result<mpsc::Sender<Input>, TooMany> {
+    fn find_or_start(&self, room: &BareJid) -> Result<mpsc::Sender<Input>, NoRoom> {
         let mut inboxes = self.lock();
         if let Some(inbox) = inboxes.get(room).filter(|inbox| !inbox.is_closed()) {
             return Ok(inbox.clone());
         }
-        let hub = self.hub.upgrade().ok_or(TooMany)?;
+        let hub = self.hub.upgrade().filter(|_| !self.is_closing()).ok_or(NoRoom::Closing)?;
         if inboxes.len() >= self.max {
             info!("a room was refused: raise `limits.rooms`");
-            return Err(TooMany);
+            return Err(NoRoom::Full);
         }
         let (inbox, inputs) = mpsc::channel(INBOX_MAX);
         inboxes.insert(room.clone(), inbox.clone());
@@ -96,6 +129,8 @@ impl Rooms {
         let mut inboxes = self.lock();
         if inboxes.get(room).is_some_and(mpsc::Sender::is_closed) {
             inboxes.remove(room);
+            drop(inboxes);
+            self.ended.notify_waiters();
         }
     }
 
@@ -171,10 +206,9 @@ impl Shell {
             match output {
                 Output::Send { to, stanza } => self.hub.deliver(&to, stanza.to_string()),
                 Output::Broadcast { to, stanza } => {
-                    let shared = stanza.write_broadcast();
                     for recipient in to {
                         let mut text = String::new();
-                        shared.for_recipient(&recipient.to_string(), &mut text);
+                        stanza.for_recipient(&recipient.to_string(), &mut text);
                         self.hub.deliver(&recipient, text);
                     }
                 }

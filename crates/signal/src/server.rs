@@ -104,22 +104,40 @@ impl Server {
         self.private.local_addr().ok()
     }
 
-    /// Serves until told to stop, then lets connections end.
-    pub async fn run(self, stop: CancellationToken) {
-        let connections = self.hub.settings.limits.sessions.saturating_mul(CONNECTIONS_PER_SESSION).saturating_add(64);
+    /// Serves until told to stop, then lets meetings and connections end.
+    pub async fn run(self, stop: Stop) {
+        let hub = Arc::clone(&self.hub);
+        let connections = hub.settings.limits.sessions.saturating_mul(CONNECTIONS_PER_SESSION).saturating_add(64);
         let slots = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        let over = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
-        let public = public_router(Arc::clone(&self.hub));
+        let public = public_router(Arc::clone(&hub));
         for listener in self.public {
-            tasks.spawn(accept(listener, self.tls.clone(), public.clone(), Arc::clone(&slots), stop.clone()));
+            tasks.spawn(accept(listener, self.tls.clone(), public.clone(), Arc::clone(&slots), over.clone()));
         }
         // The operator gets in when the public side is full.
         let private = Arc::new(Semaphore::new(PRIVATE_CONNECTIONS));
-        tasks.spawn(accept(self.private, None, private_router(self.hub), private, stop.clone()));
-        stop.cancelled().await;
-        info!("stopping");
+        tasks.spawn(accept(self.private, None, private_router(self.hub), private, over.clone()));
+        tokio::select! { () = stop.soon.cancelled() => {}, () = stop.now.cancelled() => {} }
+        hub.rooms.close_doors();
+        info!(rooms = hub.rooms.count(), "stopping");
+        tokio::select! {
+            () = hub.rooms.all_ended() => {}
+            () = tokio::time::sleep(hub.settings.grace) => {}
+            () = stop.now.cancelled() => {}
+        }
+        over.cancel();
         let _ = timeout(SHUTDOWN_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
     }
+}
+
+/// How a server is told to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// No new rooms from now on; those that are there may go on for the time of grace.
+    pub soon: CancellationToken,
+    /// At once.
+    pub now: CancellationToken,
 }
 
 async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, BindError> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tertulia_conference::Settings as ConferenceSettings;
 
@@ -18,10 +19,12 @@ pub enum Tls {
         /// Its key.
         key: PathBuf,
     },
-    /// Made here and kept in this directory.
+    /// Made here and kept in a directory.
     SelfSigned {
         /// Where it is kept.
         directory: PathBuf,
+        /// Host names and addresses under which this machine is reached; one that the kept certificate lacks makes a new one.
+        names: Vec<String>,
     },
 }
 
@@ -45,6 +48,10 @@ pub struct Settings {
     pub tls: Tls,
     /// `https://host`, when the server is reached under one name; else each browser's own word for it is used.
     pub public_url: Option<String>,
+    /// Tells clients to ask for rewritten SSRCs.
+    pub ssrc_rewriting: bool,
+    /// How long meetings may go on after the server was told to stop.
+    pub grace: Duration,
     /// Bounds.
     pub limits: Limits,
     /// For the rooms.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test may end where it is surprised
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use tertulia_conference::{Domains, Settings as ConferenceSettings};
 use tertulia_model::{
     Bridge, BridgeEvent, BridgeRequest, ChannelSink, ConferenceId, EndpointId, EventSink, Load, Refusal,
 };
-use tertulia_signal::{Limits, Server, Settings, Tls};
+use tertulia_signal::{Limits, Server, Settings, Stop, Tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -56,23 +58,60 @@ impl Bridge for FullBridge {
 }
 
 /// Starts a server on free ports; its public address.
-async fn start() -> std::net::SocketAddr {
-    let settings = Settings {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        private_listen: "127.0.0.1:0".parse().unwrap(),
-        tls: Tls::Off,
-        public_url: None,
-        limits: Limits { rooms: 10, sessions: 100 },
-        conference: Arc::new(ConferenceSettings {
-            domains: Domains::of("meet.example"),
-            occupants_max: 10,
-            version: "test".into(),
-        }),
-    };
-    let server = Server::bind(settings, Arc::new(FullBridge::default())).await.unwrap();
-    let address = server.addresses()[0];
-    tokio::spawn(server.run(tokio_util::sync::CancellationToken::new()));
-    address
+async fn start() -> SocketAddr {
+    Running::start(Arc::new(FullBridge::default()), Duration::from_secs(5)).await.public
+}
+
+/// A server with everything by which it is observed and ended.
+struct Running {
+    public: SocketAddr,
+    private: SocketAddr,
+    stop: Stop,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(bridge: Arc<dyn Bridge>, grace: Duration) -> Self {
+        let settings = Settings {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            private_listen: "127.0.0.1:0".parse().unwrap(),
+            tls: Tls::Off,
+            public_url: None,
+            ssrc_rewriting: true,
+            grace,
+            limits: Limits { rooms: 10, sessions: 100 },
+            conference: Arc::new(ConferenceSettings {
+                domains: Domains::of("meet.example"),
+                occupants_max: 10,
+                version: "test".into(),
+            }),
+        };
+        let server = Server::bind(settings, bridge).await.unwrap();
+        let (public, private) = (server.addresses()[0], server.private_address().unwrap());
+        let stop = Stop::default();
+        let task = tokio::spawn(server.run(stop.clone()));
+        Self { public, private, stop, task }
+    }
+
+    async fn ready(&self) -> String {
+        http(self.private, "GET", "/readyz", "", String::new()).await
+    }
+}
+
+/// A bridge that hears everything and says nothing.
+struct SilentBridge;
+
+impl Bridge for SilentBridge {
+    fn open(&self, _: ConferenceId, _: Arc<dyn EventSink>) {}
+    fn request(&self, _: ConferenceId, _: BridgeRequest) {}
+    fn may_open_channel(&self, _: &str, _: ConferenceId, _: &EndpointId, _: &str) -> bool {
+        false
+    }
+    fn attach_channel(&self, _: ConferenceId, _: EndpointId, _: Arc<dyn ChannelSink>) {}
+    fn channel_message(&self, _: ConferenceId, _: EndpointId, _: String) {}
+    fn load(&self) -> Load {
+        Load::default()
+    }
 }
 
 struct Client {
@@ -81,8 +120,12 @@ struct Client {
 }
 
 impl Client {
-    async fn connect(server: std::net::SocketAddr, query: &str) -> Self {
-        let mut request = format!("ws://{server}/xmpp-websocket?room=r{query}").into_client_request().unwrap();
+    async fn connect(server: SocketAddr, query: &str) -> Self {
+        Self::connect_at(server, &format!("/xmpp-websocket?room=r{query}")).await
+    }
+
+    async fn connect_at(server: SocketAddr, path: &str) -> Self {
+        let mut request = format!("ws://{server}{path}").into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", "xmpp".parse().unwrap());
         let (socket, response) = connect_async(request).await.unwrap();
         assert_eq!(response.headers()["sec-websocket-protocol"], "xmpp");
@@ -150,11 +193,24 @@ impl Client {
     }
 
     async fn join(&mut self) {
+        self.join_room("r@muc.meet.example").await;
+    }
+
+    async fn join_room(&mut self, room: &str) {
         let nick = self.nick().to_owned();
-        self.say("<iq id='q' to='focus.meet.example' type='set' xmlns='jabber:client'><conference xmlns='http://jitsi.org/protocol/focus' room='r@muc.meet.example' machine-uid='0b'/></iq>").await;
-        self.hear_until("ready='true'").await;
-        self.say(format!("<presence to='r@muc.meet.example/{nick}' xmlns='jabber:client'><x xmlns='http://jabber.org/protocol/muc'/></presence>")).await;
-        self.hear_until("code='110'").await;
+        let answer = self.ask_for(room).await;
+        assert!(answer.contains("ready='true'") && answer.contains(&format!("room='{room}'")), "{answer}");
+        self.say(format!(
+            "<presence to='{room}/{nick}' xmlns='jabber:client'><x xmlns='http://jabber.org/protocol/muc'/></presence>"
+        ))
+        .await;
+        let own = self.hear_until("code='110'").await;
+        assert!(own.contains(&format!("from='{room}/{nick}'")), "{own}");
+    }
+
+    async fn ask_for(&mut self, room: &str) -> String {
+        self.say(format!("<iq id='q' to='focus.meet.example' type='set' xmlns='jabber:client'><conference xmlns='http://jitsi.org/protocol/focus' room='{room}' machine-uid='0b'/></iq>")).await;
+        self.hear_until("id='q'").await
     }
 }
 
@@ -335,20 +391,155 @@ async fn the_bridge_channel_opens_with_its_password_alone() {
     assert_eq!(heard.into_text().unwrap().as_str(), "heard {}");
 }
 
+#[tokio::test]
+async fn tenants_meet_in_rooms_of_their_own_and_an_alias_leads_to_the_same_room() {
+    let server = start().await;
+    for (tenant, muc) in
+        [("", "muc.meet.example"), ("/a", "muc.a.meet.example"), ("/Blue.Team", "muc.blue_team.meet.example")]
+    {
+        let config = http(server, "GET", &format!("{tenant}/config.js?room=x"), "", String::new()).await;
+        assert!(config.contains(&format!(r#""muc":"{muc}""#)), "{config}");
+        assert!(config.contains(&format!(r#""websocket":"ws://{server}{tenant}/xmpp-websocket""#)), "{config}");
+        assert!(config.contains(r#""ssrcRewritingEnabled":true"#), "{config}");
+    }
+    assert!(http(server, "GET", "/-a/config.js", "", String::new()).await.starts_with("HTTP/1.1 404"));
+    assert!(http(server, "GET", "/-a/x", "", String::new()).await.starts_with("HTTP/1.1 400"));
+    let trailing = http(server, "GET", "//evil.example/x/?a=b", "", String::new()).await;
+    assert!(
+        trailing.starts_with("HTTP/1.1 308") && trailing.contains("location: /evil.example/x?a=b\r\n"),
+        "{trailing}"
+    );
+
+    let mut people = Vec::new();
+    for (path, room) in [
+        ("/a/xmpp-websocket?room=x", "x@muc.a.meet.example"),
+        ("/a/xmpp-websocket?room=x", "x@conference.a.meet.example"),
+        ("/b/xmpp-websocket?room=x", "x@muc.b.meet.example"),
+        ("/xmpp-websocket?room=x", "x@conference.meet.example"),
+    ] {
+        let mut client = Client::connect_at(server, path).await;
+        client.bind().await;
+        client.join_room(room).await;
+        people.push((client, room));
+    }
+    let rooms = ["x@muc.a.meet.example", "x@conference.a.meet.example"];
+    for (speaker, _) in rooms.iter().enumerate() {
+        let (client, room) = &mut people[speaker];
+        client
+            .say(format!(
+                "<message to='{room}' type='groupchat' xmlns='jabber:client'><body>from {speaker}</body></message>"
+            ))
+            .await;
+        let from = people[speaker].0.nick().to_owned();
+        for (listener, room) in &mut people[..2] {
+            let heard = listener.hear_until(&format!("from {speaker}")).await;
+            assert!(heard.contains(&format!("from='{room}/{from}'")), "{heard}");
+        }
+    }
+    // The others are alone: the next thing they hear is the answer to their own question.
+    for (client, _) in &mut people[2..] {
+        client
+            .say("<iq id='p' type='get' to='meet.example' xmlns='jabber:client'><ping xmlns='urn:xmpp:ping'/></iq>")
+            .await;
+        loop {
+            let text = client.hear().await;
+            assert!(!text.contains("<body>"), "{text}");
+            if text.contains("id='p'") {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_to_stop_refuses_new_rooms_and_lets_meetings_end() {
+    let server = Running::start(Arc::new(FullBridge::default()), Duration::from_secs(60)).await;
+    assert!(server.ready().await.starts_with("HTTP/1.1 200"));
+    let (mut ana, mut bo) = (Client::connect(server.public, "").await, Client::connect(server.public, "").await);
+    ana.bind().await;
+    bo.bind().await;
+    ana.join().await;
+    server.stop.soon.cancel();
+    let mut ready = server.ready().await;
+    while ready.starts_with("HTTP/1.1 200") {
+        ready = server.ready().await; // the task hears of it a moment later
+    }
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("stopping"), "{ready}");
+    let refused = bo.ask_for("other@muc.meet.example").await;
+    assert!(refused.contains("graceful-shutdown") && refused.contains("opens no new meetings"), "{refused}");
+    let body = r#"{"room":"other@muc.meet.example"}"#.to_owned();
+    let refused = http(server.public, "POST", "/conference-request/v1", "", body).await;
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("opens no new meetings"), "{refused}");
+    // The meeting goes on: Bo comes in late, both talk, both leave, and that is the end.
+    bo.join().await;
+    bo.say(
+        "<message to='r@muc.meet.example' type='groupchat' xmlns='jabber:client'><body>just in time</body></message>",
+    )
+    .await;
+    ana.hear_until("just in time").await;
+    for client in [&mut ana, &mut bo] {
+        client.say("<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>").await;
+    }
+    timeout(Duration::from_secs(10), server.task).await.expect("it ends with the last meeting").unwrap();
+}
+
+#[tokio::test]
+async fn the_time_of_grace_ends_and_a_second_word_ends_it_at_once() {
+    for (grace, now) in [(Duration::from_millis(300), false), (Duration::from_secs(60), true)] {
+        let server = Running::start(Arc::new(FullBridge::default()), grace).await;
+        let mut ana = Client::connect(server.public, "").await;
+        ana.bind().await;
+        ana.join().await;
+        server.stop.soon.cancel();
+        if now {
+            server.stop.now.cancel();
+        }
+        timeout(Duration::from_secs(10), server.task).await.expect("it ends with a meeting under way").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_bridge_is_silent_is_not_ready() {
+    let server = Running::start(Arc::new(SilentBridge), Duration::ZERO).await;
+    let ready = server.ready().await;
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("the bridge does not answer"), "{ready}");
+}
+
+#[tokio::test]
+async fn assets_are_sent_compressed_to_those_who_can_read_them() {
+    let server = start().await;
+    let plain = http(server, "GET", "/any-room", "", String::new()).await;
+    if plain.starts_with("HTTP/1.1 503") {
+        return; // the page is not built here
+    }
+    assert!(plain.contains("<!doctype html>") && !plain.contains("content-encoding"), "{plain}");
+    let asset = plain.split('"').find(|part| part.starts_with("/assets/")).unwrap().to_owned();
+    for (accepted, encoding) in [("gzip, br", "br"), ("gzip", "gzip")] {
+        let headers = format!("accept-encoding: {accepted}\r\n");
+        let answer = http(server, "GET", &asset, &headers, String::new()).await;
+        let head = answer.split("\r\n\r\n").next().unwrap();
+        assert!(head.contains(&format!("content-encoding: {encoding}")), "{head}");
+        assert!(head.contains("immutable") && head.contains("vary: accept-encoding"), "{head}");
+        let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+        let again = http(server, "GET", &asset, &format!("{headers}if-none-match: {tag}\r\n"), String::new()).await;
+        assert!(again.starts_with("HTTP/1.1 304"), "{again}");
+    }
+}
+
 fn body_of(response: &str) -> &str {
     response.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 
-async fn http(server: std::net::SocketAddr, method: &str, path: &str, headers: &str, body: String) -> String {
+async fn http(server: SocketAddr, method: &str, path: &str, headers: &str, body: String) -> String {
     let host = server.to_string();
     raw(server, format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())).await
 }
 
-async fn http_as(server: std::net::SocketAddr, host: &str, method: &str, path: &str) -> String {
+async fn http_as(server: SocketAddr, host: &str, method: &str, path: &str) -> String {
     raw(server, format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")).await
 }
 
-async fn raw(server: std::net::SocketAddr, request: String) -> String {
+async fn raw(server: SocketAddr, request: String) -> String {
     let mut socket = TcpStream::connect(server).await.unwrap();
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut response = Vec::new();

@@ -546,7 +546,9 @@ impl Sim {
                 RoomOutput::Send { to, stanza } => self.deliver(&to, &stanza.to_string()),
                 RoomOutput::Broadcast { to, stanza } => {
                     for to in to {
-                        self.deliver(&to, &stanza.clone().with_attr("to", to.to_string()).to_string());
+                        let mut text = String::new();
+                        stanza.for_recipient(&to.to_string(), &mut text);
+                        self.deliver(&to, &text);
                     }
                 }
                 RoomOutput::OpenBridge(conference) => {

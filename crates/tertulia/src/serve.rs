@@ -2,14 +2,14 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tertulia_conference::{Domains, Settings as ConferenceSettings};
 use tertulia_media::{MediaBridge, Policy};
 use tertulia_model::ChannelKinds;
-use tertulia_signal::{Limits, Server, Settings, Tls};
+use tertulia_signal::{Limits, Server, Settings, Stop, Tls};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::{Config, OfferedChannel};
@@ -27,12 +27,14 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let served = runtime.block_on(async {
         let server = Server::bind(signal_settings(config), Arc::new(media.handle())).await?;
         announce(config, &server);
-        let stop = CancellationToken::new();
+        let stop = Stop::default();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let token = stop.clone();
+        let told = stop.clone();
         tokio::spawn(async move {
+            // An init system gives meetings the time of grace; a person at the keyboard, or a second signal, does not.
+            tokio::select! { _ = terminate.recv() => told.soon.cancel(), _ = interrupt.recv() => told.now.cancel() }
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            token.cancel();
+            told.now.cancel();
         });
         server.run(stop).await;
         anyhow::Ok(())
@@ -73,10 +75,30 @@ fn tls(config: &Config) -> Tls {
     if !config.tls_certificate.as_os_str().is_empty() {
         Tls::Files { certificate: config.tls_certificate.clone(), key: config.tls_key.clone() }
     } else if config.tls_self_signed {
-        Tls::SelfSigned { directory: config.server_data.clone() }
+        Tls::SelfSigned { directory: config.server_data.clone(), names: names(config) }
     } else {
         Tls::Off
     }
+}
+
+/// Under which this machine is reached: its names and addresses, and the one that the operator gave.
+fn names(config: &Config) -> Vec<String> {
+    let mut names = vec!["localhost".to_owned()];
+    let own = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let public = config.server_public_url.split_once("://").map_or("", |(_, rest)| rest);
+    let public = public.split('/').next().unwrap_or("");
+    // Without a port, and an IPv6 address without its brackets.
+    let public = public.strip_prefix('[').map_or_else(|| public.split(':').next(), |rest| rest.split(']').next());
+    names.extend(
+        [own.trim(), public.unwrap_or("")].iter().filter(|name| !name.is_empty()).map(|name| (*name).to_owned()),
+    );
+    // A machine that cannot list its addresses still has its names.
+    let mut addresses = tertulia_media::local_addresses().unwrap_or_default();
+    addresses.extend(config.http_listen.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
+    names.extend(addresses.iter().map(ToString::to_string));
+    names.sort();
+    names.dedup();
+    names
 }
 
 fn signal_settings(config: &Config) -> Settings {
@@ -99,6 +121,8 @@ fn signal_settings(config: &Config) -> Settings {
         private_listen: config.private_listen,
         tls: tls(config),
         public_url: Some(config.server_public_url.clone()).filter(|url| !url.is_empty()),
+        ssrc_rewriting: config.web_ssrc_rewriting,
+        grace: Duration::from_secs(config.server_grace.into()),
         limits: Limits {
             rooms: usize::try_from(config.limits_rooms).unwrap_or(usize::MAX),
             sessions: usize::try_from(config.limits_sessions).unwrap_or(usize::MAX),

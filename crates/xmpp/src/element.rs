@@ -246,7 +246,7 @@ impl fmt::Display for Element {
 }
 
 /// A stanza serialised once; only `to` differs from recipient to recipient.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broadcast {
     head: String,
     tail: String,
@@ -259,6 +259,14 @@ impl Broadcast {
         out.push_str(&self.head);
         push_attr(out, "to", to);
         out.push_str(&self.tail);
+    }
+}
+
+impl fmt::Display for Broadcast {
+    /// Without `to`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.head)?;
+        f.write_str(&self.tail)
     }
 }
 

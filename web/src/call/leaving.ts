@@ -5,8 +5,8 @@ import { isInRoom, isOn, occupantJid, type Call, type Common, type Effect, type 
 
 /** Fields of every call, without those of a stay in the room. */
 export function common(call: Call): Common {
-  const { place, name, devices, codecs, chat, rejoins, iceServers } = call;
-  return { place, name, devices, codecs, chat, rejoins, iceServers };
+  const { place, name, devices, codecs, chat, rejoins, iceServers, password } = call;
+  return { place, name, devices, codecs, chat, rejoins, iceServers, password };
 }
 
 const ALL_TIMERS = ["ask-again", "settled", "ice-restart", "ice-recovery", "hidden"] as const;

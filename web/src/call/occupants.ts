@@ -3,7 +3,7 @@
 import type { EndpointId } from "../model";
 import { parsePresence, type GoneReason, type OccupantPresence } from "../wire/presence";
 import { attr, bare, type Xml } from "../wire/xml";
-import { leave, rejoin } from "./leaving";
+import { common, leave, rejoin } from "./leaving";
 import { sayPending } from "./own";
 import { dropSourcesOf } from "./session";
 import { FOCUS_NICK, type Effect, type Endpoint, type Notice, type Room, type Step } from "./state";
@@ -19,6 +19,7 @@ export function handlePresence(room: Room, stanza: Xml): Step {
     case "refused":
       // Later errors answer an update of one's own presence: the stay goes on.
       if (room.kind !== "entering") return { call: room, effects: [] };
+      if (presence.why === "password") return locked(room);
       return presence.why === "conflict"
         ? rejoin(room, { kind: "refused", why: "conflict" })
         : leave(room, { kind: "refused", why: presence.why }, false);
@@ -33,6 +34,12 @@ export function handlePresence(room: Room, stanza: Xml): Step {
       return present(room, presence.nick, presence.occupant);
     }
   }
+}
+
+/** The person is asked; devices and the connection stay. */
+function locked(room: Room): Step {
+  const { jid, self: nick } = room;
+  return { call: { kind: "locked", ...common(room), jid, nick, wrong: room.password !== "" }, effects: [] };
 }
 
 function selfPresent(room: Room, occupant: OccupantPresence): Step {

@@ -11,6 +11,7 @@ import {
   type Call,
   type Device,
   type DeviceState,
+  type Devices,
   type Effect,
   type InRoom,
   type Room,
@@ -21,7 +22,9 @@ import {
 export function ownSourceStates(room: InRoom): SourceStates {
   const states = new Map<SourceName, SourceState>();
   if (room.session?.accept !== "active") return states;
-  states.set(ownAudio(room.self), { muted: !isOn(room.devices, "microphone"), videoType: "camera" });
+  // The sound of a shared screen goes out with the microphone's, also when that is off.
+  const heard = isOn(room.devices, "microphone") || hasSound(room.devices);
+  states.set(ownAudio(room.self), { muted: !heard, videoType: "camera" });
   states.set(ownCamera(room.self), { muted: !isOn(room.devices, "camera"), videoType: "camera" });
   const share = ownShare(room.self);
   const known = room.session.signalled.some((source) => source.name === share);
@@ -30,9 +33,14 @@ export function ownSourceStates(room: InRoom): SourceStates {
   return states;
 }
 
+function hasSound({ screen }: Devices): boolean {
+  return screen.kind === "on" && screen.sound === true;
+}
+
 export function presenceEffect(room: Room, joining = false): Effect {
   const own = { name: room.name, codecs: room.codecs, sources: ownSourceStates(room) };
-  return { kind: "send", stanza: writePresence(occupantJid(room, room.self), own, joining) };
+  const join = joining ? { password: room.password } : null;
+  return { kind: "send", stanza: writePresence(occupantJid(room, room.self), own, join) };
 }
 
 /** Tells the bridge what each own video source shows; "none" frees its place at the receivers. */
@@ -74,7 +82,8 @@ export function deviceChanged(call: Call, device: Device, state: DeviceState): S
 export function withDevice(call: Call, device: Device, state: DeviceState): Step {
   const devices = { ...call.devices, [device]: state };
   const next: Call = { ...call, devices };
-  if (isOn(call.devices, device) === isOn(devices, device) || next.kind !== "in") return { call: next, effects: [] };
+  const same = isOn(call.devices, device) === isOn(devices, device) && hasSound(call.devices) === hasSound(devices);
+  if (same || next.kind !== "in") return { call: next, effects: [] };
   return { call: next, effects: [...(device === "microphone" ? [] : videoTypeEffects(next)), presenceEffect(next)] };
 }
 

@@ -2,10 +2,13 @@
 
 import type { SourceName } from "../model";
 import { constraintsMessage, type Constraints } from "../wire/channel";
-import { isInRoom, type Call, type Effect, type Room, type Step, type Wishes } from "./state";
+import { isInRoom, type Call, type Effect, type Room, type Step } from "./state";
 
 /** Until the page has measured a tile, and for what it does not show. */
 const DEFAULT_HEIGHT = 180;
+
+/** Tiles beside the one on the stage. */
+const THUMBNAIL_HEIGHT = 180;
 
 /** Encodings that senders have, with the tallest tile that each still looks well in, in device pixels. */
 const STEPS = [
@@ -16,7 +19,9 @@ const STEPS = [
 ] as const;
 const TALLEST = 2160;
 
+/** Lines worth receiving for a tile; none for one that is out of view. */
 export function heightFor(tilePx: number): number {
+  if (tilePx <= 0) return 0;
   return STEPS.find((step) => tilePx <= step.tile)?.height ?? TALLEST;
 }
 
@@ -40,7 +45,7 @@ export function hide(call: Call): Step {
 
 /** Sends the wishes if the bridge can be told and they differ from what it knows. */
 export function tell(call: Room): Step {
-  const wanted = constraintsOf(call.wishes);
+  const wanted = constraintsOf(call);
   const text = constraintsMessage(wanted);
   if (!call.channelOpen || (call.wishes.told !== null && constraintsMessage(call.wishes.told) === text))
     return { call, effects: [] };
@@ -48,11 +53,21 @@ export function tell(call: Room): Step {
   return { call: { ...call, wishes: { ...call.wishes, told: wanted } }, effects: [effect] };
 }
 
-function constraintsOf(wishes: Wishes): Constraints {
+function constraintsOf({ wishes, endpoints }: Room): Constraints {
+  const { onStage, hidden } = wishes;
+  // Beside a stage all others are thumbnails, however many pixels a dense screen has for them.
+  const isThumbnail = (name: SourceName): boolean => onStage.length > 0 && !onStage.includes(name);
+  const height = (name: SourceName, px: number): number =>
+    isThumbnail(name) ? Math.min(heightFor(px), THUMBNAIL_HEIGHT) : heightFor(px);
+  const screens = [...endpoints.values()].flatMap(({ sources }) =>
+    [...sources].flatMap(([name, state]) => (state.videoType === "desktop" && !state.muted ? [name] : [])),
+  );
   return {
-    lastN: wishes.hidden ? 0 : -1,
-    onStage: wishes.onStage,
-    heights: new Map([...wishes.heights].map(([name, px]) => [name, heightFor(px)])),
+    lastN: hidden ? 0 : -1,
+    onStage,
+    // What is read comes before faces when there is not enough for all.
+    selected: screens.filter((name) => (wishes.heights.get(name) ?? 0) > 0 && !onStage.includes(name)),
+    heights: new Map([...wishes.heights].map(([name, px]) => [name, height(name, px)])),
     defaultMaxHeight: DEFAULT_HEIGHT,
   };
 }

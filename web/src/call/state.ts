@@ -27,7 +27,8 @@ export type Trouble = "refused" | "missing" | "busy" | "unsuitable" | "insecure"
 export type DeviceState =
   | { readonly kind: "off" }
   | { readonly kind: "starting" }
-  | { readonly kind: "on" }
+  /** `sound`: a screen that is heard, too. */
+  | { readonly kind: "on"; readonly sound?: boolean }
   | { readonly kind: "trouble"; readonly trouble: Trouble };
 
 export type Devices = Readonly<Record<Device, DeviceState>>;
@@ -82,6 +83,8 @@ export interface Common {
   /** Times this meeting was rejoined since it last held for a while. */
   readonly rejoins: number;
   readonly iceServers: readonly IceServer[];
+  /** The meeting's password, as far as the person has said one; empty otherwise. */
+  readonly password: string;
 }
 
 /** A room's life, shared by "entering" and "in". */
@@ -117,6 +120,8 @@ export type Call =
   | ({ readonly kind: "idle" } & Common)
   | ({ readonly kind: "connecting" } & Common)
   | ({ readonly kind: "asking"; readonly jid: string; readonly nick: EndpointId; readonly asked: number } & Common)
+  /** The room wants a password; `wrong` when one was tried. */
+  | ({ readonly kind: "locked"; readonly jid: string; readonly nick: EndpointId; readonly wrong: boolean } & Common)
   | ({ readonly kind: "entering" } & InRoom)
   | ({ readonly kind: "in" } & InRoom)
   /** `had` is what to switch on again when the person comes back. */
@@ -126,7 +131,7 @@ export type LeaveReason =
   | { readonly kind: "own" }
   | { readonly kind: "kicked"; readonly text: string }
   | { readonly kind: "ended"; readonly text: string }
-  | { readonly kind: "refused"; readonly why: JoinRefusal }
+  | { readonly kind: "refused"; readonly why: Exclude<JoinRefusal, "password"> }
   | { readonly kind: "no-conference"; readonly text: string }
   | { readonly kind: "unreachable" }
   | { readonly kind: "lost" }
@@ -136,6 +141,7 @@ export type LeaveReason =
 export type CallEvent =
   // wishes of the person
   | { readonly kind: "join"; readonly name: string }
+  | { readonly kind: "unlock"; readonly password: string }
   | { readonly kind: "leave" }
   | { readonly kind: "rename"; readonly name: string }
   | { readonly kind: "toggle"; readonly device: Device }

@@ -41,13 +41,15 @@ import type { FromBridge } from "../wire/channel";
 export function idle(start: Pick<Common, "place" | "name" | "codecs">): Call {
   const off = { kind: "off" } as const;
   const devices = { microphone: off, camera: off, screen: off };
-  return { kind: "idle", devices, chat: [], rejoins: 0, iceServers: [], ...start };
+  return { kind: "idle", devices, chat: [], rejoins: 0, iceServers: [], password: "", ...start };
 }
 
 export function step(call: Call, event: CallEvent): Step {
   switch (event.kind) {
     case "join":
       return join(call, event.name);
+    case "unlock":
+      return unlock(call, event.password);
     case "leave":
       return leave(call, { kind: "own" }, true);
     case "rename":
@@ -102,6 +104,17 @@ function join(call: Call, name: string): Step {
   };
 }
 
+/** Longest password that a room can have, in UTF-16 units; the server counts bytes and refuses the rest. */
+const PASSWORD_MAX = 256;
+
+function unlock(call: Call, password: string): Step {
+  if (call.kind !== "locked") return { call, effects: [] };
+  const { jid, nick } = call;
+  // Asked for anew: the room may have ended while the person looked for the password.
+  const asking: Call = { kind: "asking", ...common(call), password: password.slice(0, PASSWORD_MAX), jid, nick, asked: 0 };
+  return { call: asking, effects: [ask(asking)] };
+}
+
 function linkUp(call: Call, jid: string, nick: EndpointId, resumed: boolean): Step {
   if (isInRoom(call) && resumed) {
     const up: Room = { ...call, link: "up" };
@@ -109,6 +122,7 @@ function linkUp(call: Call, jid: string, nick: EndpointId, resumed: boolean): St
     return { call: up, effects: up.kind === "in" ? [presenceEffect(up), ...effects] : effects };
   }
   if (call.kind === "idle" || call.kind === "left") return { call, effects: [{ kind: "disconnect", last: [] }] };
+  if (call.kind === "locked") return { call: { ...call, jid, nick }, effects: [] };
   // A new stream in the middle of a meeting: the server has forgotten us, so the room has, too.
   const forgotten: readonly Effect[] = isInRoom(call) ? [{ kind: "close-session" }] : [];
   const rejoins = isInRoom(call) ? call.rejoins + 1 : call.rejoins;
@@ -122,7 +136,7 @@ function ask(call: Common): Effect {
 }
 
 function linkFailed(call: Call): Step {
-  if (call.kind === "connecting" || call.kind === "asking") {
+  if (call.kind === "connecting" || call.kind === "asking" || call.kind === "locked") {
     return leave(call, { kind: call.rejoins > 0 ? "lost" : "unreachable" }, false);
   }
   return isInRoom(call) ? rejoin(call, { kind: "lost" }) : { call, effects: [] };

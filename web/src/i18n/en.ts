@@ -39,6 +39,9 @@ export const en = {
   nameLabel: "Your name",
   namePlaceholder: "How others will see you",
   join: "Join",
+  passwordLead: "This meeting has a password.",
+  passwordLabel: "Password",
+  passwordWrong: "That is not the password of this meeting. Try again.",
   joining: "Joining…",
   waiting: "The meeting is being prepared…",
   rejoining: "Joining again…",
@@ -98,7 +101,6 @@ export const en = {
   kicked: "You were removed from the meeting.",
   ended: "The meeting is over.",
   refused: {
-    password: "This meeting has a password, and this page cannot ask for it yet.",
     full: "The meeting is full.",
     "members-only": "Somebody has to let you in, and this page cannot ask for that yet.",
     conflict: "Somebody with your address is in the meeting already. Try again.",

@@ -41,6 +41,9 @@ export const es: Words = {
   nameLabel: "Tu nombre",
   namePlaceholder: "Así te verán los demás",
   join: "Entrar",
+  passwordLead: "Esta reunión tiene contraseña.",
+  passwordLabel: "Contraseña",
+  passwordWrong: "Esa no es la contraseña de la reunión. Inténtalo otra vez.",
   joining: "Entrando…",
   waiting: "La reunión se está preparando…",
   rejoining: "Entrando de nuevo…",
@@ -100,7 +103,6 @@ export const es: Words = {
   kicked: "Te han sacado de la reunión.",
   ended: "La reunión ha terminado.",
   refused: {
-    password: "Esta reunión tiene contraseña y esta página todavía no puede pedirla.",
     full: "La reunión está completa.",
     "members-only": "Alguien tiene que dejarte entrar y esta página todavía no puede pedirlo.",
     conflict: "Ya hay alguien con tu dirección en la reunión. Inténtalo otra vez.",

@@ -22,11 +22,18 @@ export interface DevicesOptions {
   readonly emit: (device: Device, state: DeviceState) => void;
 }
 
+/** What was asked for; `sound` comes with a screen. */
+interface Acquired {
+  readonly track: MediaStreamTrack;
+  readonly sound: MediaStreamTrack | null;
+}
+
 const KINDS = { microphone: "audioinput", camera: "videoinput" } as const;
 
 export class Devices {
   readonly #options: DevicesOptions;
   readonly #tracks = signal<ReadonlyMap<Device, MediaStreamTrack>>(new Map());
+  readonly #sound = signal<MediaStreamTrack | null>(null);
   readonly #choices = signal<Choices>({ microphone: [], camera: [] });
   readonly #preferred = signal<Readonly<Partial<Record<Device, string>>>>({});
   readonly #wanted: Record<Device, boolean> = { microphone: false, camera: false, screen: false };
@@ -40,6 +47,10 @@ export class Devices {
 
   get tracks(): ReadonlySignal<ReadonlyMap<Device, MediaStreamTrack>> {
     return this.#tracks;
+  }
+  /** What the shared screen plays, if the person shares that, too. */
+  get sound(): ReadonlySignal<MediaStreamTrack | null> {
+    return this.#sound;
   }
   get choices(): ReadonlySignal<Choices> {
     return this.#choices;
@@ -71,7 +82,7 @@ export class Devices {
     for (const device of both) this.#busy[device] = true;
     try {
       const stream = await mediaDevices()?.getUserMedia({ ...this.#constraints("microphone"), ...this.#constraints("camera") });
-      for (const track of stream?.getTracks() ?? []) this.#put(track.kind === "audio" ? "microphone" : "camera", track);
+      for (const track of stream?.getTracks() ?? []) this.#put(track.kind === "audio" ? "microphone" : "camera", { track, sound: null });
     } catch (error) {
       for (const device of troubleOf(error, false) === "refused" ? both : []) {
         // A question that the person closed is not put again at once.
@@ -128,7 +139,7 @@ export class Devices {
   async #settle(device: Device): Promise<void> {
     if (this.#busy[device]) return;
     if (this.#wanted[device] && this.#tracks.value.get(device)?.enabled === true) {
-      this.#options.emit(device, { kind: "on" });
+      this.#options.emit(device, this.#on(device));
       void this.refreshChoices();
       return;
     }
@@ -142,7 +153,7 @@ export class Devices {
       }
       if (track !== undefined && track.readyState === "live") {
         track.enabled = true;
-        this.#options.emit(device, { kind: "on" });
+        this.#options.emit(device, this.#on(device));
         return;
       }
       const fresh = await this.#acquire(device);
@@ -158,15 +169,19 @@ export class Devices {
     // The wish may have changed while the browser asked.
     const on = this.#tracks.value.get(device)?.enabled === true;
     if (this.#wanted[device] !== on) await this.#settle(device);
-    else if (on) this.#options.emit(device, { kind: "on" });
+    else if (on) this.#options.emit(device, this.#on(device));
   }
 
-  async #acquire(device: Device): Promise<MediaStreamTrack | null> {
+  #on(device: Device): DeviceState {
+    return device === "screen" && this.#sound.value !== null ? { kind: "on", sound: true } : { kind: "on" };
+  }
+
+  async #acquire(device: Device): Promise<Acquired | null> {
     try {
       const stream = await this.#ask(device);
       const track = stream.getTracks().find((candidate) => candidate.kind === (device === "microphone" ? "audio" : "video"));
       if (track === undefined) throw new DOMException("no track", "NotFoundError");
-      return track;
+      return { track, sound: device === "screen" ? (stream.getAudioTracks()[0] ?? null) : null };
     } catch (error) {
       const trouble = troubleOf(error, device === "screen");
       this.#options.emit(device, trouble === null ? { kind: "off" } : { kind: "trouble", trouble });
@@ -178,11 +193,15 @@ export class Devices {
     const media = mediaDevices();
     if (media === undefined) throw new TypeError("no media devices");
     if (device !== "screen") return media.getUserMedia(this.#constraints(device));
-    return media.getDisplayMedia({ video: { frameRate: { max: this.#options.screenFrameRate } }, audio: false });
+    // Whether there is sound is the person's choice in the browser's own dialogue; where it cannot be captured there is none. It is
+    // music as likely as speech, so nothing is filtered out of it.
+    const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+    return media.getDisplayMedia({ video: { frameRate: { max: this.#options.screenFrameRate } }, audio });
   }
 
-  #put(device: Device, track: MediaStreamTrack): void {
+  #put(device: Device, { track, sound }: Acquired): void {
     this.#drop(device);
+    if (sound !== null) this.#putSound(sound);
     track.contentHint = device === "screen" ? "detail" : device === "camera" ? "motion" : "speech";
     // Unplugged, or the share stopped from the browser's own bar.
     track.addEventListener("ended", () => {
@@ -195,7 +214,21 @@ export class Devices {
     this.#tracks.value = new Map(this.#tracks.value).set(device, track);
   }
 
+  #putSound(sound: MediaStreamTrack): void {
+    sound.contentHint = "music";
+    this.#sound.value = sound;
+    sound.addEventListener("ended", () => {
+      if (this.#sound.value !== sound) return;
+      this.#sound.value = null;
+      if (this.#tracks.value.has("screen")) this.#options.emit("screen", { kind: "on" });
+    });
+  }
+
   #drop(device: Device): void {
+    if (device === "screen" && this.#sound.value !== null) {
+      this.#sound.value.stop();
+      this.#sound.value = null;
+    }
     const track = this.#tracks.value.get(device);
     if (track === undefined) return;
     const rest = new Map(this.#tracks.value);

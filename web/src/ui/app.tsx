@@ -13,8 +13,8 @@ export function MeetingPage({ scene }: { readonly scene: Scene }): JSX.Element {
   // Joining again happens in sight of the meeting; joining for the first time, of the preview.
   const wasIn = useRef(false);
   if (call.kind === "in") wasIn.current = true;
-  if (call.kind === "idle" || call.kind === "left") wasIn.current = false;
-  const inside = call.kind === "in" || (wasIn.current && call.kind !== "idle" && call.kind !== "left");
+  if (call.kind === "idle" || call.kind === "left" || call.kind === "locked") wasIn.current = false;
+  const inside = call.kind === "in" || wasIn.current;
   return (
     <>
       {call.kind === "left" ? <Left scene={scene} why={call.why} /> : inside ? <Room scene={scene} /> : <Prejoin scene={scene} />}

@@ -19,12 +19,14 @@ export function Prejoin({ scene }: { readonly scene: Scene }): JSX.Element {
   const { meeting } = scene;
   const call = meeting.call.value;
   const [name, setName] = useState(call.name);
-  const busy = call.kind !== "idle";
+  const locked = call.kind === "locked";
+  const [password, setPassword] = useState("");
+  const busy = call.kind !== "idle" && !locked;
   const join = (event: Event): void => {
     event.preventDefault();
     if (busy) return;
     remember({ name: name.trim() });
-    meeting.dispatch({ kind: "join", name });
+    meeting.dispatch(locked ? { kind: "unlock", password } : { kind: "join", name });
   };
   return (
     <main class="prejoin" data-testid="prejoin">
@@ -34,7 +36,8 @@ export function Prejoin({ scene }: { readonly scene: Scene }): JSX.Element {
           <Mark />
         </a>
         <h1>{scene.title}</h1>
-        <label>
+        {(locked || call.password !== "") && <Password value={password} set={setPassword} wrong={locked && call.wrong} />}
+        {!locked && <label>
           <span>{w.nameLabel}</span>
           <input
             data-testid="name-input"
@@ -45,7 +48,7 @@ export function Prejoin({ scene }: { readonly scene: Scene }): JSX.Element {
             value={name}
             onInput={(event) => setName(event.currentTarget.value)}
           />
-        </label>
+        </label>}
         <Chooser scene={scene} device="microphone" />
         <Chooser scene={scene} device="camera" />
         <Troubles call={call} />
@@ -55,6 +58,49 @@ export function Prejoin({ scene }: { readonly scene: Scene }): JSX.Element {
         </button>
       </form>
     </main>
+  );
+}
+
+/** Asked for when the room wants it, and until it has let us in. */
+function Password({
+  value,
+  set,
+  wrong,
+}: {
+  readonly value: string;
+  readonly set: (password: string) => void;
+  readonly wrong: boolean;
+}): JSX.Element {
+  const w = words.value;
+  const element = useRef<HTMLInputElement>(null);
+  useEffect(() => element.current?.focus(), []);
+  useEffect(() => {
+    if (wrong) element.current?.select();
+  }, [wrong]);
+  return (
+    <>
+      <p class="lead" id="password-lead">
+        {w.passwordLead}
+      </p>
+      <label>
+        <span>{w.passwordLabel}</span>
+        <input
+          ref={element}
+          type="password"
+          data-testid="password"
+          autocomplete="off"
+          value={value}
+          aria-invalid={wrong}
+          aria-describedby={wrong ? "password-problem" : "password-lead"}
+          onInput={(event) => set(event.currentTarget.value)}
+        />
+      </label>
+      {wrong && (
+        <p class="problem" id="password-problem" role="alert" data-testid="password-wrong">
+          {w.passwordWrong}
+        </p>
+      )}
+    </>
   );
 }
 

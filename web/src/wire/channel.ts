@@ -50,6 +50,8 @@ export function videoTypeMessage(source: SourceName, type: "camera" | "desktop" 
 export interface Constraints {
   readonly lastN: number;
   readonly onStage: readonly SourceName[];
+  /** Wanted more than others, after those on the stage. */
+  readonly selected: readonly SourceName[];
   /** Line counts; a source that is not named gets `defaultMaxHeight`. */
   readonly heights: ReadonlyMap<SourceName, number>;
   readonly defaultMaxHeight: number;
@@ -61,7 +63,7 @@ export function constraintsMessage(constraints: Constraints): string {
     colibriClass: "ReceiverVideoConstraints",
     lastN: constraints.lastN,
     onStageSources: constraints.onStage,
-    selectedSources: [],
+    selectedSources: constraints.selected,
     defaultConstraints: { maxHeight: constraints.defaultMaxHeight },
     constraints: Object.fromEntries(heights.map(([name, maxHeight]) => [name, { maxHeight }])),
   });

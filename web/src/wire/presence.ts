@@ -18,7 +18,8 @@ export interface OwnPresence {
   readonly sources: SourceStates;
 }
 
-export function writePresence(to: string, own: OwnPresence, joining: boolean): Xml {
+/** `join` makes it a join, with a password unless that is empty. */
+export function writePresence(to: string, own: OwnPresence, join: { readonly password: string } | null): Xml {
   const sources: Record<string, { muted: boolean; videoType?: VideoType }> = {};
   for (const [name, { muted, videoType }] of own.sources) {
     sources[name] = videoType === "desktop" ? { muted, videoType } : { muted };
@@ -26,7 +27,7 @@ export function writePresence(to: string, own: OwnPresence, joining: boolean): X
   return el(
     "presence",
     { xmlns: NS.client, to },
-    ...(joining ? [el("x", { xmlns: NS.muc })] : []),
+    ...(join === null ? [] : [el("x", { xmlns: NS.muc }, ...(join.password === "" ? [] : [el("password", {}, join.password)]))]),
     capsElement(),
     el("SourceInfo", {}, JSON.stringify(sources)),
     el("jitsi_participant_codecList", {}, own.codecs.join(",")),

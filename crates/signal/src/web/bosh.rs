@@ -4,6 +4,7 @@
 //! numbers, and a repeated one gets the same answer again.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::stream::{Framing, Opening, Step, login_features, stream_end};
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A session without a request for so long is over.
 const INACTIVITY: Duration = Duration::from_secs(60);
+/// From the first request to a bound session.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Answers that are kept for repeated requests; the client has at most two requests open.
 const ANSWERS_KEPT: usize = 5;
 /// How far ahead of the expected number a request may be.
@@ -55,6 +58,8 @@ struct Bosh {
     /// An answer has been kept.
     kept: Notify,
     seen: StdMutex<Instant>,
+    login_by: Instant,
+    bound: AtomicBool,
 }
 
 /// What requests change in order.
@@ -131,6 +136,8 @@ impl Boshes {
             moved: Notify::new(),
             kept: Notify::new(),
             seen: StdMutex::new(Instant::now()),
+            login_by: Instant::now() + LOGIN_TIMEOUT,
+            bound: AtomicBool::new(false),
         });
         let greeting = Element::new("body", ns::HTTPBIND)
             .with_attr("sid", &bosh.sid)
@@ -154,22 +161,20 @@ impl Boshes {
     }
 }
 
-/// Ends a session that is no longer asked for.
+/// Ends a session that is no longer asked for, or into which nobody logs in.
 async fn watch(hub: Arc<Hub>, boshes: Arc<Boshes>, bosh: Arc<Bosh>) {
-    loop {
-        let deadline = bosh.last_seen() + INACTIVITY + bosh.wait;
-        tokio::time::sleep_until(deadline).await;
-        if bosh.last_seen() + INACTIVITY + bosh.wait <= Instant::now() {
-            break;
-        }
+    while bosh.deadline() > Instant::now() {
+        tokio::time::sleep_until(bosh.deadline()).await;
     }
     boshes.lock().remove(&bosh.sid);
     bosh.finish(&hub).await;
 }
 
 impl Bosh {
-    fn last_seen(&self) -> Instant {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    /// When it ends if nothing happens until then.
+    fn deadline(&self) -> Instant {
+        let idle = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) + INACTIVITY + self.wait;
+        if self.bound.load(Ordering::Relaxed) { idle } else { idle.min(self.login_by) }
     }
 
     async fn request(&self, web: &Web, rid: u64, body: &Element) -> String {
@@ -278,6 +283,7 @@ impl Bosh {
                         Element::new("bind", ns::BIND).with_child(Element::new("jid", ns::BIND).with_text(&jid));
                     replies.push(result_for(&iq, Some(bound)).to_string());
                     stream.stage = Stage::Bound(session);
+                    self.bound.store(true, Ordering::Relaxed);
                 }
                 Err(_) => replies.push(server_full(&iq).to_string()),
             },
@@ -414,4 +420,41 @@ fn answer(text: &str) -> Response {
     let mut response = cors::allow(text.to_owned().into_response());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bosh(bound: bool) -> Arc<Bosh> {
+        let (sender, frames) = mpsc::channel(4);
+        Arc::new(Bosh {
+            sid: "s".into(),
+            wait: WAIT_MAX,
+            stream: Mutex::new(Stream { stage: Stage::Over, done: 0, newest: 0, answers: VecDeque::new() }),
+            frames: Mutex::new(frames),
+            sender,
+            origin: "ws://d".into(),
+            newer: Notify::new(),
+            moved: Notify::new(),
+            kept: Notify::new(),
+            seen: StdMutex::new(Instant::now()),
+            login_by: Instant::now() + LOGIN_TIMEOUT,
+            bound: AtomicBool::new(bound),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_but_does_not_log_in_is_forgotten_soon_and_who_has_is_not() {
+        let start = Instant::now();
+        let (stranger, known) = (bosh(false), bosh(true));
+        for _ in 0..20 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            for one in [&stranger, &known] {
+                *one.seen.lock().unwrap() = Instant::now();
+            }
+        }
+        assert_eq!(stranger.deadline(), start + LOGIN_TIMEOUT);
+        assert_eq!(known.deadline(), start + Duration::from_secs(20) + INACTIVITY + WAIT_MAX);
+    }
 }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use tertulia_conference::request;
 
 use super::{Web, body_of, cors};
+use crate::rooms::NoRoom;
 
 /// Longest body in bytes: a JWT and some properties.
 const BODY_MAX: usize = 64 * 1024;
@@ -26,7 +27,10 @@ pub(crate) async fn handle(State(web): State<Web>, asked: Request) -> Response {
     let answer = match request::parse_json(domains, &body) {
         Ok(request) => match web.hub.rooms.open(&request.room).await {
             Ok(()) => request.ready_json(domains),
-            Err(_) => request.not_ready_json(domains),
+            Err(NoRoom::Full) => request.not_ready_json(domains),
+            Err(NoRoom::Closing) => {
+                return cors::allow((StatusCode::SERVICE_UNAVAILABLE, request::CLOSING).into_response());
+            }
         },
         Err(why) => return cors::allow((StatusCode::BAD_REQUEST, format!("Bad request: {why}")).into_response()),
     };

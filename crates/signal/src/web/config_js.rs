@@ -1,9 +1,10 @@
 //! `config.js`: what Jitsi's clients and our page must know. Values are written as JSON, so nothing in them can become code.
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use tertulia_conference::tenant::Tenant;
 
 use super::{Origin, Web, cors};
 
@@ -16,22 +17,31 @@ pub(crate) async fn config(
 ) -> Response {
     let origin = Origin::of(&web, &headers, &uri);
     let domains = &web.hub.settings.conference.domains;
-    // Tenants share rooms for now; their clients connect under their path and find the same names.
-    let prefix =
-        tenant.map(|Path(tenant)| tenant).filter(|tenant| is_tenant(tenant)).map_or(String::new(), |t| format!("/{t}"));
+    // A tenant's clients connect under its path and find its rooms below its own domain.
+    let (prefix, muc) = match tenant {
+        None => (String::new(), domains.muc.clone()),
+        Some(Path(name)) => match Tenant::parse(&name) {
+            Some(tenant) => (format!("/{name}"), domains.muc_of(&tenant)),
+            None => return (StatusCode::NOT_FOUND, "There is no such tenant.").into_response(),
+        },
+    };
+    let mut flags = json!({
+        "sourceNameSignaling": true,
+        "sendMultipleVideoStreams": true,
+        "receiveMultipleVideoStreams": true,
+    });
+    if web.hub.settings.ssrc_rewriting {
+        flags["ssrcRewritingEnabled"] = true.into();
+    }
     let config = json!({
-        "hosts": { "domain": domains.main, "muc": domains.muc },
+        "hosts": { "domain": domains.main, "muc": muc },
         "websocket": format!("{}{prefix}/xmpp-websocket", origin.websocket()),
         "bosh": format!("{}{prefix}/http-bind", origin.http()),
         "focusUserJid": domains.focus_user(),
         "bridgeChannel": { "preferSctp": false },
         "openBridgeChannel": "websocket",
         "p2p": { "enabled": false, "stunServers": [] },
-        "flags": {
-            "sourceNameSignaling": true,
-            "sendMultipleVideoStreams": true,
-            "receiveMultipleVideoStreams": true,
-        },
+        "flags": flags,
         "enableNoisyMicDetection": true,
         "disableThirdPartyRequests": true,
         "analytics": {},
@@ -51,10 +61,4 @@ fn script(text: &str) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/javascript; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-fn is_tenant(text: &str) -> bool {
-    text.len() <= 63
-        && !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }

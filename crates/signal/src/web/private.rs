@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::Web;
 use crate::hub::Hub;
+use crate::readiness;
 
 /// The private listener's paths.
 pub(crate) fn private_router(hub: Arc<Hub>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        // The listeners are open before this one answers, so there is nothing to wait for.
-        .route("/readyz", get(|| async { "ready\n" }))
+        .route("/readyz", get(ready))
         .route("/about/health", get(|| async { "" }))
         .route("/about/version", get(version))
         .route("/about/load", get(load))
@@ -27,6 +27,14 @@ pub(crate) fn private_router(hub: Arc<Hub>) -> Router {
 /// Public health, as balancers of Jitsi installations ask for it.
 pub(crate) async fn health(State(_web): State<Web>) -> &'static str {
     ""
+}
+
+/// For balancers and init systems. The listeners are open before this one answers.
+async fn ready(State(hub): State<Arc<Hub>>) -> (StatusCode, &'static str) {
+    match readiness::check(&hub).await {
+        Ok(()) => (StatusCode::OK, "ready\n"),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why.as_str()),
+    }
 }
 
 async fn version(State(hub): State<Arc<Hub>>) -> Response {

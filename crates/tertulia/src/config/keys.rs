@@ -51,9 +51,15 @@ keys! {
     /// Directory for what is kept between starts (the self-signed certificate).
     server_data = "server.data": PathBuf = "data";
 
+    /// Seconds for which meetings may go on after SIGTERM; new ones are refused. It ends at once when none is left, or at a second signal.
+    server_grace = "server.grace": u16 = "5";
+
     /// Where the page and the signalling are served. Empty: port 443 of every address with TLS, and
     /// port 8000 of this machine only without it, because browsers allow cameras on http://localhost alone.
     http_listen = "http.listen": Vec<SocketAddr> = "";
+
+    /// Tells Jitsi's clients to ask for rewritten SSRCs: large meetings then cost them less.
+    web_ssrc_rewriting = "web.ssrc_rewriting": bool = "false";
 
     /// Certificate chain in PEM. Together with `tls.key` it switches HTTPS on.
     tls_certificate = "tls.certificate": PathBuf = "";
