@@ -494,8 +494,7 @@ impl Sim {
             let Some(to) = self.people.iter().position(|person| person.address == to && person.present) else {
                 continue;
             };
-            let down = self.people[to].down.clone();
-            for delay in down.pass(&mut self.random) {
+            for delay in self.people[to].down.pass(self.now, &bytes, &mut self.random) {
                 self.depart(delay, Flight::ToPerson { to, bytes: bytes.clone() });
             }
         }
@@ -519,9 +518,9 @@ impl Sim {
                     self.depart(SOCKET_DELAY, Flight::StanzaToServer { from: index, text: stanza.to_string() });
                 }
                 Output::Datagram { bytes, .. } => {
-                    let person = &self.people[index];
-                    let (up, from) = (person.up.clone(), person.address);
-                    for delay in up.pass(&mut self.random) {
+                    let person = &mut self.people[index];
+                    let from = person.address;
+                    for delay in person.up.pass(self.now, &bytes, &mut self.random) {
                         self.depart(delay, Flight::ToWorker { from, bytes: bytes.clone() });
                     }
                 }
