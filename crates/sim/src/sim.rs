@@ -16,7 +16,7 @@ use tertulia_model::{
     BridgeEvent, Candidate, CandidateKind, ChannelSink, ConferenceId, EndpointId, EventSink, SourceName,
     TransportProtocol, VideoType,
 };
-use tertulia_participant::{Addresses, Equipment, Event, Input, Output, Participant, VideoWishes};
+use tertulia_participant::{Addresses, Clock, Coding, Equipment, Event, Input, Output, Participant, VideoWishes};
 use tertulia_xmpp::{BareJid, FullJid};
 
 use crate::link::{Link, chance, share};
@@ -188,6 +188,7 @@ impl Sim {
             display_name: name.to_owned(),
             local: address,
             equipment,
+            clock: Clock::starting(self.start),
             seed: self.random.next_u64(),
         };
         let mut out = Vec::new();
@@ -578,5 +579,11 @@ impl Sim {
 }
 
 /// Few and small pictures: what is decided does not depend on their number.
-const SMALL: Equipment =
-    Equipment { microphone: true, cameras: 1, encodings: 3, frames_per_second: 10, frame_len: 150 };
+const SMALL: Equipment = Equipment {
+    microphone: true,
+    cameras: 1,
+    coding: Coding::Vp8,
+    encodings: 3,
+    frames_per_second: 10,
+    frame_lens: [150, 600, 2_400],
+};
