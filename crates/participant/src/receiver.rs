@@ -152,6 +152,7 @@ impl VideoReceiver {
             return false;
         }
         self.requested = Some(now);
+        self.report.key_requests += 1;
         true
     }
 

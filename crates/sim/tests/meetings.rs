@@ -126,8 +126,8 @@ fn a_network_that_loses_repeats_and_reorders_costs_pictures_but_breaks_no_promis
         assert_eq!(sim.violations(), NONE);
         for (person, source) in [(alice, "bob-v0"), (bob, "alice-v0"), (bob, "carol-v0"), (carol, "alice-v0")] {
             let seen = video(&sim, person, source);
-            // 23 seconds of ten frames each.
-            assert!(seen.decoded > 190, "{source}: {} frames, {} freezes", seen.decoded, seen.freezes);
+            // 23 seconds of ten frames each. Somebody whose three requests for a key frame in ten seconds are used up stands still.
+            assert!(seen.decoded > 150, "{source}: {} frames, {} freezes", seen.decoded, seen.freezes);
         }
     }
 }

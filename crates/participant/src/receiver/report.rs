@@ -29,6 +29,8 @@ pub struct VideoReport {
     pub height: u16,
     /// Times that a hole could not be closed and the picture stood still until a key frame.
     pub freezes: u64,
+    /// Times that a key frame was asked for.
+    pub key_requests: u64,
     /// Things that no loss excuses; empty when all is well.
     pub violations: Vec<String>,
     /// Decoded pictures by their number at the sender, which counts up by one.
@@ -59,6 +61,7 @@ impl VideoReport {
             last_decoded: None,
             height: 0,
             freezes: 0,
+            key_requests: 0,
             violations: Vec::new(),
             shown: BTreeMap::new(),
         }
