@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::{SinkExt, StreamExt};
 use tertulia_model::EndpointId;
@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::clock::Clock;
 use crate::login::{Login, LoginError, Step};
 use crate::participant::{Equipment, Event, Input, Output, Participant, Settings};
 use crate::signalling::Addresses;
@@ -99,6 +100,8 @@ impl Client {
             nick,
             local,
             equipment,
+            // Delays are measured between machines whose clocks agree.
+            clock: Clock { at: Instant::now(), shows: since_epoch() },
             seed,
         };
         let mut out = Vec::new();
@@ -285,6 +288,10 @@ async fn next_of(channel: &mut Option<Socket>) -> Option<Result<Message, tokio_t
 
 fn text(element: &Element) -> Message {
     Message::Text(element.to_string().into())
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn timed_out(_: tokio::time::error::Elapsed) -> ClientError {

@@ -6,8 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+mod bits;
 mod camera;
 mod client;
+mod clock;
+mod coding;
+mod descriptor;
 mod login;
 mod media;
 mod participant;
@@ -16,8 +20,11 @@ mod signalling;
 mod stamp;
 mod voice;
 
+pub use camera::SentReport;
 pub use client::{Client, ClientError, ServerAddress};
+pub use clock::Clock;
+pub use coding::Coding;
 pub use login::{Login, LoginError, Step};
 pub use participant::{Equipment, Event, Input, Output, Participant, Settings};
-pub use receiver::{AudioReport, VideoReport};
+pub use receiver::{AudioReport, Shown, VideoReport};
 pub use signalling::{Addresses, VideoWishes};

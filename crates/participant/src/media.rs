@@ -9,9 +9,9 @@ use str0m::config::Fingerprint as StrFingerprint;
 use str0m::format::{Codec as StrCodec, FormatParams};
 use str0m::media::{Frequency, KeyframeRequestKind, MediaKind as StrKind, Mid, Pt, Rid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{Extension as StrExtension, ExtensionMap, ExtensionValues, RtpPacket, RtpWrite};
+use str0m::rtp::{Extension as StrExtension, ExtensionMap, ExtensionSerializer, ExtensionValues, RtpPacket, RtpWrite};
 use str0m::{Candidate, Event, IceConnectionState, IceCreds, Input, Output, Rtc};
-use tertulia_model::profile::{Codec, Extension, HEADER_EXTENSIONS, PAYLOAD_TYPES};
+use tertulia_model::profile::{self, Codec, Extension, HEADER_EXTENSIONS, PAYLOAD_TYPES};
 use tertulia_model::{
     DtlsSetup, EndpointId, Fingerprint, HashFunction, IceCredentials, MediaKind, SourceName, SourceSet, Ssrc,
 };
@@ -19,7 +19,8 @@ use tertulia_xmpp::jingle::offer::ReceivedOffer;
 use tertulia_xmpp::sources::Owner;
 
 use crate::camera::Camera;
-use crate::receiver::{AudioReceiver, AudioReport, VideoReceiver, VideoReport};
+use crate::clock::Clock;
+use crate::receiver::{AudioReceiver, AudioReport, VideoArrival, VideoReceiver, VideoReport};
 use crate::voice::Voice;
 
 /// What the media tells its participant.
@@ -40,6 +41,7 @@ pub(crate) struct Media {
     rtc: Rtc,
     local: SocketAddr,
     begun: Instant,
+    clock: Clock,
     next: Option<Instant>,
     connected: bool,
     /// The bridge channel, if it is a data channel and open.
@@ -85,7 +87,7 @@ pub(crate) struct Datagram {
 
 impl Media {
     /// Takes an offer, as the controlled side and as the DTLS client. `None` when str0m refuses something in it.
-    pub(crate) fn new(now: Instant, local: SocketAddr, offer: &ReceivedOffer) -> Option<Self> {
+    pub(crate) fn new(now: Instant, local: SocketAddr, clock: Clock, offer: &ReceivedOffer) -> Option<Self> {
         let mut config = Rtc::builder().set_rtp_mode(true).clear_codecs();
         for row in PAYLOAD_TYPES {
             let Some(codec) = str0m_codec(row.codec) else { continue };
@@ -102,7 +104,10 @@ impl Media {
                 Extension::AudioLevel => extensions.set(row.id, StrExtension::AudioLevel),
                 Extension::TransportCc => extensions.set(row.id, StrExtension::TransportSequenceNumber),
                 Extension::AbsSendTime => extensions.set(row.id, StrExtension::AbsoluteSendTime),
-                Extension::Mid | Extension::DependencyDescriptor => {}
+                Extension::DependencyDescriptor => {
+                    extensions.set(row.id, StrExtension::with_serializer(row.uri, DescriptorBytes::default()));
+                }
+                Extension::Mid => {}
             }
         }
         let mut rtc = config.set_extension_map(extensions).build(now);
@@ -131,6 +136,7 @@ impl Media {
             rtc,
             local,
             begun: now,
+            clock,
             next: Some(now),
             connected: false,
             channel: None,
@@ -310,10 +316,10 @@ impl Media {
 
     fn send(&mut self, now: Instant, devices: &mut Devices, out: &mut Vec<Datagram>, events: &mut Vec<MediaEvent>) {
         let opus = Pt::new_with_value(payload_number(Codec::Opus));
-        let vp8 = Pt::new_with_value(payload_number(Codec::Vp8));
+        let clock = self.clock;
         let mut writes = Vec::new();
         if let Some(voice) = &mut devices.voice {
-            voice.on_timeout(now, |packet| {
+            voice.on_timeout(now, clock, |packet| {
                 let values = ExtensionValues {
                     audio_level: Some(packet.level),
                     voice_activity: Some(packet.level > -100),
@@ -326,9 +332,15 @@ impl Media {
             });
         }
         for camera in &mut devices.cameras {
-            camera.on_timeout(now, |packet| {
-                let write = RtpWrite::new(vp8, packet.sequence.into(), packet.timestamp, now, packet.payload)
+            let payload_type = Pt::new_with_value(payload_number(camera.coding.codec()));
+            camera.on_timeout(now, clock, |packet| {
+                let mut values = ExtensionValues::default();
+                if let Some(descriptor) = packet.descriptor {
+                    values.user_values.set(DescriptorBytes(descriptor));
+                }
+                let write = RtpWrite::new(payload_type, packet.sequence.into(), packet.timestamp, now, packet.payload)
                     .marker(packet.marker)
+                    .ext_vals(values)
                     .nackable(true);
                 writes.push((packet.ssrc, write));
             });
@@ -396,9 +408,51 @@ impl Media {
     fn receive(&mut self, now: Instant, packet: &RtpPacket) {
         let Some(remote) = self.remotes.get_mut(&*packet.header.ssrc) else { return };
         match &mut remote.receiver {
-            Receiver::Video(video) => video.handle(now, *packet.seq_no, packet.time.numer(), &packet.payload),
+            Receiver::Video(video) => {
+                let Some(row) = profile::payload_type(*packet.header.payload_type) else { return };
+                let descriptor = packet.header.ext_vals.user_values.get::<DescriptorBytes>();
+                let arrival = VideoArrival {
+                    codec: row.codec,
+                    sequence: *packet.seq_no,
+                    timestamp: packet.time.numer(),
+                    marker: packet.header.marker,
+                    payload: &packet.payload,
+                    descriptor: descriptor.map(|descriptor| descriptor.0.as_slice()),
+                };
+                video.handle(now, self.clock, arrival);
+            }
             Receiver::Audio(audio) => audio.handle(now, *packet.seq_no, &packet.payload),
         }
+    }
+}
+
+/// A dependency descriptor as it is on the wire: str0m carries it, [`crate::descriptor`] understands it.
+#[derive(Debug, Clone, Default)]
+struct DescriptorBytes(Vec<u8>);
+
+impl ExtensionSerializer for DescriptorBytes {
+    fn write_to(&self, buf: &mut [u8], values: &ExtensionValues) -> usize {
+        let Some(Self(bytes)) = values.user_values.get::<Self>() else { return 0 };
+        let Some(out) = buf.get_mut(..bytes.len()) else { return 0 };
+        out.copy_from_slice(bytes);
+        bytes.len()
+    }
+
+    fn parse_value(&self, buf: &[u8], values: &mut ExtensionValues) -> bool {
+        values.user_values.set(Self(buf.to_vec()));
+        true
+    }
+
+    fn is_video(&self) -> bool {
+        true
+    }
+
+    fn is_audio(&self) -> bool {
+        false
+    }
+
+    fn requires_two_byte_form(&self, values: &ExtensionValues) -> bool {
+        values.user_values.get::<Self>().is_some_and(|Self(bytes)| bytes.len() > 16)
     }
 }
 

@@ -11,7 +11,9 @@ use tertulia_model::{
 };
 use tertulia_xmpp::Element;
 
-use crate::camera::Camera;
+use crate::camera::{Camera, SentReport};
+use crate::clock::Clock;
+use crate::coding::Coding;
 use crate::media::{Datagram, Devices, Media, MediaEvent};
 use crate::receiver::{AudioReport, VideoReport};
 use crate::signalling::{Addresses, Heard, Signalling, VideoWishes};
@@ -30,6 +32,8 @@ pub struct Settings {
     pub local: SocketAddr,
     /// What we send.
     pub equipment: Equipment,
+    /// By which pictures are stamped: one for all whose delays are to be compared.
+    pub clock: Clock,
     /// Makes SSRCs and first sequence numbers.
     pub seed: u64,
 }
@@ -41,18 +45,34 @@ pub struct Equipment {
     pub microphone: bool,
     /// Cameras at the start, usually 0 or 1.
     pub cameras: u8,
-    /// Simulcast encodings of each, 1…3.
+    /// Their codec and layers.
+    pub coding: Coding,
+    /// Simulcast encodings of each, 1…3; one where layers are not streams of their own.
     pub encodings: u8,
     /// Frames a second of each.
     pub frames_per_second: u32,
-    /// Bytes of a frame of the lowest encoding; each further encoding has four times as many.
-    pub frame_len: usize,
+    /// Bytes of a frame of each size, lowest first.
+    pub frame_lens: [usize; 3],
+}
+
+impl Equipment {
+    /// A microphone and a camera of about 1 Mbit/s.
+    pub const USUAL: Self = Self {
+        microphone: true,
+        cameras: 1,
+        coding: Coding::Vp8,
+        encodings: 3,
+        frames_per_second: 15,
+        frame_lens: [450, 1_800, 7_200],
+    };
+    /// The same with the layers and the rates of a browser: 150, 500 and 1 800 kbit/s at 30 frames a second.
+    pub const BROWSER: Self =
+        Self { coding: Coding::Vp8L1T3, frames_per_second: 30, frame_lens: [625, 2_083, 7_500], ..Self::USUAL };
 }
 
 impl Default for Equipment {
-    /// A microphone and a camera of about 1 Mbit/s, as a browser sends.
     fn default() -> Self {
-        Self { microphone: true, cameras: 1, encodings: 3, frames_per_second: 15, frame_len: 450 }
+        Self::USUAL
     }
 }
 
@@ -133,6 +153,7 @@ pub struct Participant {
     uses_data_channel: bool,
     dominant: Option<EndpointId>,
     forwarded: Vec<String>,
+    estimate_bps: Option<u64>,
     random: ChaCha8Rng,
     next_camera: u8,
     datagrams: Vec<Datagram>,
@@ -156,6 +177,7 @@ impl Participant {
             uses_data_channel: false,
             dominant: None,
             forwarded: Vec::new(),
+            estimate_bps: None,
             random: ChaCha8Rng::seed_from_u64(settings.seed),
             next_camera: 0,
             datagrams: Vec::new(),
@@ -298,6 +320,21 @@ impl Participant {
         &self.forwarded
     }
 
+    /// What the bridge says our line can take, in bits a second, as it said last.
+    pub fn estimate_bps(&self) -> Option<u64> {
+        self.estimate_bps
+    }
+
+    /// What each of our cameras sent, since it was plugged in.
+    pub fn sent(&self) -> impl Iterator<Item = &SentReport> {
+        self.devices.cameras.iter().map(|camera| &camera.report)
+    }
+
+    /// Packets of sound that our microphone made.
+    pub fn spoken(&self) -> u32 {
+        self.devices.voice.as_ref().map_or(0, |voice| voice.count)
+    }
+
     /// Every video source that is signalled, and how it fares.
     pub fn video(&self) -> impl Iterator<Item = &VideoReport> {
         self.media.iter().flat_map(Media::video_reports)
@@ -325,7 +362,7 @@ impl Participant {
             Heard::Joined => out.push(Output::Event(Event::Joined)),
             Heard::Refused(text) => out.push(Output::Event(Event::Refused(text))),
             Heard::Offer(offer) => {
-                let Some(mut media) = Media::new(now, self.settings.local, &offer) else { return };
+                let Some(mut media) = Media::new(now, self.settings.local, self.settings.clock, &offer) else { return };
                 let Some((ice, fingerprint)) = media.transport() else { return };
                 media.declare(&self.devices);
                 media.expect(&offer.sources);
@@ -396,6 +433,7 @@ impl Participant {
                 self.dominant = speaker.and_then(|id| EndpointId::parse(id).ok());
                 out.extend(self.dominant.clone().map(|speaker| Output::Event(Event::DominantSpeaker(speaker))));
             }
+            Some("ConnectionStats") => self.estimate_bps = message["estimatedDownlinkBandwidth"].as_u64(),
             Some("ForwardedSources") => {
                 let names = message["forwardedSources"].as_array().into_iter().flatten();
                 self.forwarded = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
@@ -434,8 +472,10 @@ impl Participant {
     fn plug_in_camera(&mut self, video_type: VideoType) -> SourceName {
         let name = SourceName::of(&self.settings.nick, MediaKind::Video, self.next_camera);
         self.next_camera += 1;
+        let equipment = self.settings.equipment;
         // A shared screen has one encoding.
-        let count = if video_type.is_desktop() { 1 } else { self.settings.equipment.encodings.clamp(1, 3) };
+        let simulcast = equipment.coding.is_simulcast() && !video_type.is_desktop();
+        let count = if simulcast { equipment.encodings.clamp(1, 3) } else { 1 };
         let ssrcs: Vec<(Ssrc, Ssrc)> = (0..count).map(|_| (self.ssrc(), self.ssrc())).collect();
         let (kind, msid) = (MediaKind::Video, Some(self.msid(&name)));
         for ssrc in ssrcs.iter().flat_map(|(ssrc, rtx)| [*ssrc, *rtx]) {
@@ -449,8 +489,8 @@ impl Participant {
             let ssrcs = vec![*ssrc, *rtx];
             self.own.groups.push(SourceGroup { semantics: GroupSemantics::Fid, kind, ssrcs });
         }
-        let (rate, len) = (self.settings.equipment.frames_per_second, self.settings.equipment.frame_len);
-        self.devices.cameras.push(Camera::new(name.clone(), &ssrcs, rate, len, self.random.next_u32()));
+        let (rate, lens, seed) = (equipment.frames_per_second, equipment.frame_lens, self.random.next_u32());
+        self.devices.cameras.push(Camera::new(name.clone(), equipment.coding, &ssrcs, rate, lens, seed));
         name
     }
 

@@ -1,26 +1,36 @@
-//! What is received, judged: frames put together and "decoded" in order, and every broken promise of a bridge written down.
+//! What is received, judged: frames put together and "decoded", and every broken promise of a bridge written down.
 //!
-//! A frame decodes when all its packets are there, it follows the one before without a hole in the sequence numbers, and every change
-//! of encoding starts with a key frame. What can never be right whatever the network loses is a violation.
+//! A frame decodes as soon as all its packets and all that it needs are there: [`references`] concludes from the headers what that is, as a
+//! browser does, and the stamps say whether that is true. What can never be right whatever the network loses is a violation, and so is a
+//! frame that does not decode although no sequence number is missing since the last key frame.
 
-use std::collections::BTreeMap;
+mod references;
+mod report;
+mod sound;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use tertulia_model::profile::Codec;
 use tertulia_model::{EndpointId, SourceName};
 
-use crate::camera;
-use crate::stamp::source_hash;
-use crate::voice;
+use crate::clock::Clock;
+use crate::coding::{self, HEIGHTS, Meta, Received};
+use crate::stamp::{Stamp, source_hash};
+use references::{FrameId, Headers, Needs, References};
+
+pub use report::{AudioReport, Shown, VideoReport};
+pub(crate) use sound::AudioReceiver;
 
 /// How long a hole is waited for before a key frame is asked for.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Shortest gap between two requests for a key frame.
 const REQUEST_GAP: Duration = Duration::from_millis(500);
+/// How long a frame is kept that newer ones have overtaken.
+const KEPT: Duration = Duration::from_secs(1);
 /// Frames that are put together at once.
 const FRAMES_MAX: usize = 256;
-/// Violations kept for the report; the rest is only counted.
-const VIOLATIONS_KEPT: usize = 8;
-/// Sequence numbers remembered to find repetitions.
+/// Sequence numbers remembered to find repetitions and holes.
 const REMEMBERED: u64 = 2_048;
 
 /// One received video source.
@@ -28,118 +38,111 @@ const REMEMBERED: u64 = 2_048;
 pub(crate) struct VideoReceiver {
     pub(crate) report: VideoReport,
     expected: u32,
-    frames: BTreeMap<u64, Assembly>,
-    /// First sequence number of the next frame in order; `None` until a key frame came.
-    next: Option<u64>,
-    last: Option<Decoded>,
+    packets: BTreeMap<u64, Seen>,
+    highest: Option<u64>,
+    holes: BTreeSet<u64>,
+    /// Frames that are not whole, or wait for others; by first sequence number.
+    pending: BTreeMap<u64, Assembly>,
+    /// Whole frames, decoded or not, to be held against their neighbours.
+    whole: BTreeMap<u64, Whole>,
+    references: References,
+    decoded: BTreeSet<FrameId>,
+    /// What was decoded by the word of the stamps: encoding, picture, spatial layer.
+    truly_decoded: BTreeSet<(u8, u32, u8)>,
+    /// First sequence number of the newest key frame that was decoded.
+    start: Option<u64>,
+    /// Last sequence number of the newest picture that was decoded to the top.
+    newest: Option<u64>,
     waiting_since: Option<Instant>,
     requested: Option<Instant>,
-    seen: BTreeMap<u64, (u8, u32, u8)>,
 }
 
-/// How a video source fared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VideoReport {
-    /// Its name.
-    pub source: SourceName,
-    /// Who sends it.
-    pub owner: EndpointId,
-    /// Packets received, retransmitted ones included.
-    pub packets: u64,
-    /// Frames that could be decoded.
-    pub decoded: u64,
-    /// When the last one was.
-    pub last_decoded: Option<Instant>,
-    /// Height of the last one.
-    pub height: u16,
-    /// Times that a hole could not be closed and the picture stood still until a key frame.
-    pub freezes: u64,
-    /// Things that no loss excuses; empty when all is well.
-    pub violations: Vec<String>,
+/// A received packet of video; sequence number and timestamp are free of roll-over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VideoArrival<'a> {
+    pub(crate) codec: Codec,
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u64,
+    pub(crate) marker: bool,
+    pub(crate) payload: &'a [u8],
+    pub(crate) descriptor: Option<&'a [u8]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    /// Encoding, picture, spatial layer, place.
+    identity: (u8, u32, u8, u8),
+    timestamp: u64,
+    marker: bool,
+    key: bool,
 }
 
 #[derive(Debug)]
 struct Assembly {
-    count: u8,
+    stamp: Stamp,
     have: Vec<bool>,
     timestamp: u64,
-    frame: u32,
-    encoding: u8,
+    /// Of the last packet.
+    marker: bool,
     key: bool,
-    picture_id: Option<u16>,
+    /// Of the first packet.
+    meta: Option<Meta>,
+    id: Option<FrameId>,
+    needs: Option<Vec<FrameId>>,
+    arrived: Instant,
+    /// Written down already.
+    stalled: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Decoded {
+#[derive(Debug, Clone)]
+struct Whole {
+    last: u64,
+    stamp: Stamp,
     timestamp: u64,
-    frame: u32,
-    encoding: u8,
-    picture_id: Option<u16>,
+    key: bool,
+    meta: Meta,
+    id: FrameId,
 }
 
 impl VideoReceiver {
     pub(crate) fn new(source: SourceName, owner: EndpointId) -> Self {
-        let expected = source_hash(&source);
-        let report = VideoReport {
-            source,
-            owner,
-            packets: 0,
-            decoded: 0,
-            last_decoded: None,
-            height: 0,
-            freezes: 0,
-            violations: Vec::new(),
-        };
-        let (frames, seen) = (BTreeMap::new(), BTreeMap::new());
-        Self { report, expected, frames, next: None, last: None, waiting_since: None, requested: None, seen }
+        Self {
+            expected: source_hash(&source),
+            report: VideoReport::new(source, owner),
+            packets: BTreeMap::new(),
+            highest: None,
+            holes: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            whole: BTreeMap::new(),
+            references: References::default(),
+            decoded: BTreeSet::new(),
+            truly_decoded: BTreeSet::new(),
+            start: None,
+            newest: None,
+            waiting_since: None,
+            requested: None,
+        }
     }
 
-    /// Takes a packet; numbers are already free of roll-over.
-    pub(crate) fn handle(&mut self, now: Instant, sequence: u64, timestamp: u64, payload: &[u8]) {
+    /// Takes a packet.
+    pub(crate) fn handle(&mut self, now: Instant, clock: Clock, packet: VideoArrival<'_>) {
         self.report.packets += 1;
-        let Some(picture) = camera::read(payload) else {
-            return self.violation(format!("packet {sequence} is damaged"));
+        let sequence = packet.sequence;
+        self.note_sequence(sequence);
+        if packet.payload.is_empty() {
+            return; // padding: only its number counts
+        }
+        let Some(received) = coding::read(packet.codec, packet.payload, packet.descriptor) else {
+            return self.report.violation(format!("packet {sequence} is damaged"));
         };
-        let stamp = picture.stamp;
+        let stamp = received.stamp;
         if stamp.source != self.expected {
-            return self.violation(format!("packet {sequence} is of another source"));
+            return self.report.violation(format!("packet {sequence} is of another source"));
         }
-        let identity = (stamp.encoding, stamp.frame, stamp.index);
-        if let Some(before) = self.seen.insert(sequence, identity) {
-            if before != identity {
-                self.violation(format!("two packets have the number {sequence}"));
-            }
-            return;
+        if self.is_new(packet, &received) {
+            self.assemble(now, packet, received);
+            self.decode(now, clock);
         }
-        while self.seen.first_key_value().is_some_and(|(first, _)| first + REMEMBERED < sequence) {
-            self.seen.pop_first();
-        }
-        let Some(first) = sequence.checked_sub(u64::from(stamp.index)) else { return };
-        if self.next.is_some_and(|next| first < next) {
-            return; // too late
-        }
-        let frame = self.frames.entry(first).or_insert_with(|| Assembly {
-            count: stamp.count,
-            have: vec![false; usize::from(stamp.count)],
-            timestamp,
-            frame: stamp.frame,
-            encoding: stamp.encoding,
-            key: false,
-            picture_id: picture.picture_id,
-        });
-        let same = (frame.frame, frame.encoding, frame.timestamp, frame.picture_id)
-            == (stamp.frame, stamp.encoding, timestamp, picture.picture_id);
-        if let Some(have) = frame.have.get_mut(usize::from(stamp.index)) {
-            *have = true;
-        }
-        frame.key |= picture.key;
-        if !same {
-            self.violation(format!("packet {sequence} does not fit the others of its frame"));
-        }
-        while self.frames.len() > FRAMES_MAX {
-            self.frames.pop_first();
-        }
-        self.decode(now);
     }
 
     /// Whether a key frame has to be asked for now.
@@ -149,6 +152,7 @@ impl VideoReceiver {
             return false;
         }
         self.requested = Some(now);
+        self.report.key_requests += 1;
         true
     }
 
@@ -158,63 +162,223 @@ impl VideoReceiver {
         Some(self.requested.map_or(due, |at| due.max(at + REQUEST_GAP)))
     }
 
-    fn decode(&mut self, now: Instant) {
-        loop {
-            let next = self.next.filter(|next| self.frames.get(next).is_some_and(Assembly::is_whole));
-            // A whole key frame starts anew, whatever is missing before it.
-            let key = || self.frames.iter().find(|(_, frame)| frame.key && frame.is_whole()).map(|(first, _)| *first);
-            let waited = self.next.is_none() || self.waiting_since.is_some_and(|since| now >= since + PATIENCE);
-            let Some(first) = next.or_else(|| key().filter(|_| waited)) else { break };
-            if self.next.is_some_and(|expected| expected != first) {
-                self.report.freezes += 1;
+    fn note_sequence(&mut self, sequence: u64) {
+        match self.highest {
+            Some(highest) if sequence > highest => {
+                let first = (highest + 1).max(sequence.saturating_sub(REMEMBERED));
+                self.holes.extend(first..sequence);
+                self.report.missing += sequence - first;
+                self.highest = Some(sequence);
+                self.holes = self.holes.split_off(&sequence.saturating_sub(REMEMBERED));
             }
-            let follows = self.next == Some(first);
-            let Some(frame) = self.frames.remove(&first) else { break };
-            self.frames = self.frames.split_off(&first);
-            self.next = Some(first + u64::from(frame.count));
-            self.waiting_since = None;
-            self.requested = None;
-            self.show(now, &frame, follows);
+            Some(_) => self.report.missing -= u64::from(self.holes.remove(&sequence)),
+            None => self.highest = Some(sequence),
         }
-        let behind = !self.frames.is_empty();
-        if behind {
+    }
+
+    /// Holds a packet against its neighbours; `false` for one that was there before.
+    fn is_new(&mut self, packet: VideoArrival<'_>, received: &Received) -> bool {
+        let VideoArrival { sequence, timestamp, marker, .. } = packet;
+        let stamp = received.stamp;
+        let identity = (stamp.encoding, stamp.frame, stamp.spatial, stamp.index);
+        let seen = Seen { identity, timestamp, marker, key: received.key };
+        if let Some(before) = self.packets.insert(sequence, seen) {
+            if before.identity != identity {
+                self.report.violation(format!("two packets have the number {sequence}"));
+            }
+            return false;
+        }
+        let before = self.packets.range(..sequence).next_back().map(|(number, seen)| (*number, *seen));
+        let after = self.packets.range(sequence + 1..).next().map(|(number, seen)| (*number, *seen));
+        for (earlier, later) in [(before, Some((sequence, seen))), (Some((sequence, seen)), after)] {
+            let Some(((number, earlier), (next, later))) = earlier.zip(later) else { continue };
+            if earlier.timestamp > later.timestamp {
+                self.report.violation(format!("the timestamp of packet {next} runs backwards"));
+            }
+            let same = earlier.timestamp == later.timestamp;
+            // What was cut off by a switch needs no end: the key frame behind it is a beginning whatever was before.
+            if number + 1 == next && same == earlier.marker && !(later.key && !earlier.marker) {
+                let what = if same { "comes too early" } else { "is missing" };
+                self.report.violation(format!("the marker {what} at packet {number}"));
+            }
+        }
+        while self.packets.first_key_value().is_some_and(|(first, _)| first + REMEMBERED < sequence) {
+            self.packets.pop_first();
+        }
+        let (starts, ends) = (stamp.index == 0, stamp.index + 1 == stamp.count);
+        if received.starts != starts || received.ends.is_some_and(|said| said != ends) {
+            self.report.violation(format!("packet {sequence} does not say where its frame starts and ends"));
+        }
+        true
+    }
+
+    fn assemble(&mut self, now: Instant, packet: VideoArrival<'_>, received: Received) {
+        let stamp = received.stamp;
+        let Some(first) = packet.sequence.checked_sub(u64::from(stamp.index)) else { return };
+        if self.whole.contains_key(&first) {
+            return;
+        }
+        let frame = self.pending.entry(first).or_insert_with(|| Assembly {
+            stamp,
+            have: vec![false; usize::from(stamp.count)],
+            timestamp: packet.timestamp,
+            marker: false,
+            key: false,
+            meta: None,
+            id: None,
+            needs: None,
+            arrived: now,
+            stalled: false,
+        });
+        let same = Stamp { index: frame.stamp.index, ..stamp } == frame.stamp && packet.timestamp == frame.timestamp;
+        if let Some(have) = frame.have.get_mut(usize::from(stamp.index)) {
+            *have = true;
+        }
+        frame.key |= received.key;
+        frame.marker |= packet.marker;
+        let fits = match (&frame.meta, &received.meta) {
+            (Some(Meta::Vp8 { picture_id, tl0, .. }), Meta::Vp8 { picture_id: own, tl0: own_tl0, .. }) => {
+                (picture_id, tl0) == (own, own_tl0)
+            }
+            (Some(Meta::Vp9 { picture_id, spatial, .. }), Meta::Vp9 { picture_id: own, spatial: own_spatial, .. }) => {
+                (picture_id, spatial) == (own, own_spatial)
+            }
+            (Some(Meta::Described(bytes)), Meta::Described(own)) => bytes.get(1..3) == own.get(1..3),
+            _ => true,
+        };
+        if stamp.index == 0 || frame.meta.is_none() {
+            frame.meta = Some(received.meta);
+        }
+        if !same || !fits {
+            self.report.violation(format!("packet {} does not fit the others of its frame", packet.sequence));
+        }
+        if self.pending.get(&first).is_some_and(Assembly::is_whole) {
+            self.complete(first);
+        }
+        while self.pending.len() > FRAMES_MAX {
+            self.pending.pop_first();
+        }
+    }
+
+    /// A frame is whole: holds it against those directly before and after it.
+    fn complete(&mut self, first: u64) {
+        let Some(frame) = self.pending.get_mut(&first) else { return };
+        let last = first + frame.have.len() as u64 - 1;
+        let Some(meta) = frame.meta.clone() else { return };
+        let headers = Headers { meta: &meta, key: frame.key, first_sequence: first, last_sequence: last };
+        let Some(id) = self.references.id(&headers) else { return };
+        frame.id = Some(id);
+        let whole = Whole { last, stamp: frame.stamp, timestamp: frame.timestamp, key: frame.key, meta, id };
+        let before = self.whole.range(..first).next_back().filter(|(_, before)| before.last + 1 == first);
+        let after = self.whole.get(&(last + 1));
+        let faults = [before.map(|(_, before)| fault(before, &whole)), after.map(|after| fault(&whole, after))];
+        for text in faults.into_iter().flatten().flatten() {
+            self.report.violation(text);
+        }
+        self.whole.insert(first, whole);
+        while self.whole.first_key_value().is_some_and(|(oldest, _)| oldest + REMEMBERED < first) {
+            self.whole.pop_first();
+        }
+    }
+
+    fn decode(&mut self, now: Instant, clock: Clock) {
+        let waiting = |frames: &BTreeMap<u64, Assembly>| -> Vec<u64> {
+            frames.iter().filter(|(_, frame)| frame.is_whole()).map(|(first, _)| *first).collect()
+        };
+        loop {
+            let before = self.pending.len();
+            for first in waiting(&self.pending) {
+                self.try_decode(now, clock, first);
+            }
+            if self.pending.len() == before {
+                break;
+            }
+        }
+        for first in waiting(&self.pending) {
+            self.excuse(first);
+        }
+        let newest = self.newest;
+        let is_behind = |first: &u64| newest.is_none_or(|newest| *first > newest);
+        self.pending.retain(|first, frame| is_behind(first) || now.duration_since(frame.arrived) < KEPT);
+        if self.pending.keys().any(is_behind) {
             self.waiting_since.get_or_insert(now);
         } else {
             self.waiting_since = None;
         }
     }
 
-    fn show(&mut self, now: Instant, frame: &Assembly, follows: bool) {
-        if let Some(last) = self.last {
-            if follows && frame.encoding != last.encoding && !frame.key {
-                self.violation(format!("frame {} changes the encoding without a key frame", frame.frame));
-            }
-            if frame.timestamp <= last.timestamp {
-                self.violation(format!("the timestamp of frame {} runs backwards", frame.frame));
-            }
-            if frame.encoding == last.encoding && !newer(frame.frame, last.frame) {
-                self.violation(format!("frame {} comes after {}", frame.frame, last.frame));
-            }
-            let continuous = |(id, before): (u16, u16)| id == (before + 1) & 0x7fff;
-            if follows && !frame.picture_id.zip(last.picture_id).is_none_or(continuous) {
-                let ids = (last.picture_id, frame.picture_id);
-                self.violation(format!("the picture id of frame {} jumps: {ids:?}", frame.frame));
+    fn try_decode(&mut self, now: Instant, clock: Clock, first: u64) {
+        let Some(frame) = self.pending.get_mut(&first) else { return };
+        let Some((id, meta)) = frame.id.zip(frame.meta.as_ref()) else { return };
+        let last = first + frame.have.len() as u64 - 1;
+        if frame.needs.is_none() {
+            let headers = Headers { meta, key: frame.key, first_sequence: first, last_sequence: last };
+            match self.references.needs(id, &headers) {
+                Needs::Frames(needs) => frame.needs = Some(needs),
+                Needs::Unknown => return,
+                Needs::Never => {
+                    self.excuse(first);
+                    self.pending.remove(&first);
+                    return;
+                }
             }
         }
-        self.last = Some(Decoded {
-            timestamp: frame.timestamp,
-            frame: frame.frame,
-            encoding: frame.encoding,
-            picture_id: frame.picture_id,
-        });
-        self.report.decoded += 1;
-        self.report.last_decoded = Some(now);
-        self.report.height = camera::HEIGHTS.get(usize::from(frame.encoding)).copied().unwrap_or(0);
+        let ready = frame.needs.iter().flatten().all(|needed| self.decoded.contains(needed));
+        if ready && let Some(frame) = self.pending.remove(&first) {
+            self.show(now, clock, (first, last), id, &frame);
+        }
     }
 
-    fn violation(&mut self, text: String) {
-        if self.report.violations.len() < VIOLATIONS_KEPT {
-            self.report.violations.push(text);
+    fn show(&mut self, now: Instant, clock: Clock, (first, last): (u64, u64), id: FrameId, frame: &Assembly) {
+        let stamp = frame.stamp;
+        for reference in stamp.references.iter().flatten() {
+            let needed = (stamp.encoding, stamp.frame.wrapping_sub(reference.back.into()), reference.spatial);
+            if !self.truly_decoded.contains(&needed) {
+                let name = name_of(&stamp);
+                self.report.violation(format!("{name} seems decodable, but {needed:?} that it needs was not decoded"));
+            }
+        }
+        self.truly_decoded.insert((stamp.encoding, stamp.frame, stamp.spatial));
+        self.decoded.insert(id);
+        // More pictures than any reference reaches back, in the order of the sets.
+        while self.truly_decoded.len() > 6_144 {
+            self.truly_decoded.pop_first();
+        }
+        while self.decoded.len() > 6_144 {
+            self.decoded.pop_first();
+        }
+        if frame.key && self.start.is_none_or(|start| start < first) {
+            self.start = Some(first);
+            self.holes = self.holes.split_off(&first);
+        }
+        if !frame.marker {
+            return; // a picture is shown when all of it is there
+        }
+        let size = usize::from(stamp.encoding.max(stamp.spatial));
+        let captured = Duration::from_micros(stamp.captured_us);
+        let delay = clock.time(now).saturating_sub(captured);
+        let height = HEIGHTS.get(size).copied().unwrap_or(0);
+        self.report.show(stamp.frame, Shown { captured, delay, height, temporal: stamp.temporal });
+        self.report.last_decoded = Some(now);
+        if self.newest.is_none_or(|newest| newest < last) {
+            let stood = self.waiting_since.is_some_and(|since| now >= since + PATIENCE);
+            self.report.freezes += u64::from(frame.key && stood && self.newest.is_some());
+            self.report.height = height;
+            self.newest = Some(last);
+            self.waiting_since = None;
+            self.requested = None;
+        }
+    }
+
+    /// A whole frame was not decoded: that is excused only by a hole since the last key frame.
+    fn excuse(&mut self, first: u64) {
+        let Some((frame, start)) = self.pending.get_mut(&first).zip(self.start) else { return };
+        let last = first + frame.have.len() as u64 - 1;
+        let in_order = first >= start && self.newest.is_none_or(|newest| first > newest);
+        if in_order && !frame.stalled && self.holes.range(start..=last).next().is_none() {
+            frame.stalled = true;
+            let text = format!("{} is not decodable although nothing is missing", name_of(&frame.stamp));
+            self.report.violation(text);
         }
     }
 }
@@ -225,136 +389,42 @@ impl Assembly {
     }
 }
 
+/// What is wrong between two whole frames without a hole between them.
+fn fault(before: &Whole, after: &Whole) -> Option<String> {
+    let name = name_of(&after.stamp);
+    let picture = |whole: &Whole| (whole.stamp.encoding, whole.stamp.frame);
+    if picture(before) == picture(after) {
+        let up = before.stamp.spatial < after.stamp.spatial && before.timestamp == after.timestamp;
+        return (!up).then(|| format!("{name} does not follow the layer below it"));
+    }
+    if before.timestamp >= after.timestamp {
+        return Some(format!("the timestamp of {name} does not advance"));
+    }
+    if before.stamp.encoding != after.stamp.encoding && !after.key {
+        return Some(format!("{name} changes the encoding without a key frame"));
+    }
+    if before.stamp.encoding == after.stamp.encoding && !newer(after.stamp.frame, before.stamp.frame) {
+        return Some(format!("{name} comes after picture {}", before.stamp.frame));
+    }
+    let continuous = match (&before.meta, &after.meta) {
+        // Picture ids have no gap, or receivers wait for what fills it; TL0PICIDX counts the base layer.
+        (Meta::Vp8 { tl0: old, .. }, Meta::Vp8 { tl0: new, temporal, .. }) => {
+            after.id.0 == before.id.0 + 1 && new.wrapping_sub(*old) == u8::from(*temporal == 0)
+        }
+        (Meta::Vp9 { .. }, Meta::Vp9 { .. }) | (Meta::Described(_), Meta::Described(_)) => after.id.0 > before.id.0,
+        _ => true,
+    };
+    (!continuous).then(|| format!("the numbers of {name} do not follow: {:?} after {:?}", after.meta, before.meta))
+}
+
+fn name_of(stamp: &Stamp) -> String {
+    format!("picture {} of encoding {}, layer S{}T{}", stamp.frame, stamp.encoding, stamp.spatial, stamp.temporal)
+}
+
 /// Serial number arithmetic (RFC 1982).
 fn newer(a: u32, b: u32) -> bool {
     a != b && a.wrapping_sub(b) < 1 << 31
 }
 
-/// One received audio source.
-#[derive(Debug)]
-pub(crate) struct AudioReceiver {
-    pub(crate) report: AudioReport,
-    expected: u32,
-    /// Counter minus sequence number never shrinks: what is left out is left out for good.
-    heard: BTreeMap<u64, u32>,
-}
-
-/// How an audio source fared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AudioReport {
-    /// Its name.
-    pub source: SourceName,
-    /// Who sends it.
-    pub owner: EndpointId,
-    /// Packets received.
-    pub packets: u64,
-    /// When the last one came.
-    pub last_heard: Option<Instant>,
-    /// Things that no loss excuses; empty when all is well.
-    pub violations: Vec<String>,
-}
-
-impl AudioReceiver {
-    pub(crate) fn new(source: SourceName, owner: EndpointId) -> Self {
-        let expected = source_hash(&source);
-        let report = AudioReport { source, owner, packets: 0, last_heard: None, violations: Vec::new() };
-        Self { report, expected, heard: BTreeMap::new() }
-    }
-
-    pub(crate) fn handle(&mut self, now: Instant, sequence: u64, payload: &[u8]) {
-        self.report.packets += 1;
-        self.report.last_heard = Some(now);
-        let violation = match voice::read(payload) {
-            None => Some(format!("packet {sequence} is damaged")),
-            Some(stamp) if stamp.source != self.expected => Some(format!("packet {sequence} is of another source")),
-            Some(stamp) => {
-                let before = self.heard.range(..sequence).next_back().map(|(_, count)| *count);
-                let after = self.heard.range(sequence + 1..).next().map(|(_, count)| *count);
-                let same = self.heard.insert(sequence, stamp.frame).filter(|count| *count != stamp.frame);
-                let fits = before.is_none_or(|count| newer(stamp.frame, count))
-                    && after.is_none_or(|count| newer(count, stamp.frame))
-                    && same.is_none();
-                (!fits).then(|| format!("packet {sequence} is out of order"))
-            }
-        };
-        while self.heard.len() > 512 {
-            self.heard.pop_first();
-        }
-        if let Some(text) = violation
-            && self.report.violations.len() < VIOLATIONS_KEPT
-        {
-            self.report.violations.push(text);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::camera::{Camera, VideoPacket};
-    use tertulia_model::Ssrc;
-
-    /// Ten frames of one encoding, of several packets each, as they are sent.
-    fn ten_frames() -> (VideoReceiver, Vec<VideoPacket>) {
-        let name = SourceName::parse("a-v0").unwrap();
-        let mut camera = Camera::new(name.clone(), &[(Ssrc(1), Ssrc(2))], 10, 2_000, 3);
-        let (start, mut packets) = (Instant::now(), Vec::new());
-        for frame in 0..10 {
-            camera.on_timeout(start + Duration::from_millis(frame * 100), |packet| packets.push(packet));
-        }
-        (VideoReceiver::new(name, EndpointId::parse("a").unwrap()), packets)
-    }
-
-    fn feed(receiver: &mut VideoReceiver, now: Instant, packet: &VideoPacket) {
-        receiver.handle(now, packet.sequence, u64::from(packet.timestamp), &packet.payload);
-    }
-
-    #[test]
-    fn all_frames_decode_in_any_order_of_packets() {
-        let (mut receiver, mut packets) = ten_frames();
-        packets[4..].reverse();
-        let now = Instant::now();
-        packets.iter().for_each(|packet| feed(&mut receiver, now, packet));
-        assert_eq!((receiver.report.decoded, receiver.report.freezes), (10, 0));
-        assert_eq!(receiver.report.violations, [""; 0]);
-        assert_eq!(receiver.next_timeout(), None);
-    }
-
-    #[test]
-    fn a_hole_stops_the_picture_until_it_is_closed_and_a_key_frame_is_asked_for() {
-        let (mut receiver, mut packets) = ten_frames();
-        let hole = packets.remove(8);
-        let now = Instant::now();
-        packets.iter().for_each(|packet| feed(&mut receiver, now, packet));
-        assert!(receiver.report.decoded < 10);
-        assert!(!receiver.on_timeout(now + Duration::from_millis(499)));
-        assert!(receiver.on_timeout(now + Duration::from_millis(500)));
-        assert!(!receiver.on_timeout(now + Duration::from_millis(900)));
-        feed(&mut receiver, now, &hole);
-        assert_eq!((receiver.report.decoded, receiver.report.freezes), (10, 0));
-    }
-
-    #[test]
-    fn what_no_loss_excuses_is_written_down() {
-        let now = Instant::now();
-        let broken: [fn(&mut Vec<VideoPacket>); 5] = [
-            |packets| packets[3].payload[20] ^= 1,
-            |packets| packets[5].sequence = packets[4].sequence,
-            |packets| packets.iter_mut().skip(12).for_each(|packet| packet.timestamp -= 900_000),
-            |packets| packets.iter_mut().skip(12).for_each(|packet| packet.payload[3] ^= 0x40),
-            |packets| packets.iter_mut().for_each(|packet| packet.payload[13] ^= 1),
-        ];
-        for (index, damage) in broken.into_iter().enumerate() {
-            let (mut receiver, mut packets) = ten_frames();
-            packets.iter_mut().for_each(|packet| packet.timestamp = (packet.timestamp % 1_000) + 1_000_000);
-            let mut tick = 0;
-            for packet in &mut packets {
-                packet.timestamp += tick;
-                tick += if packet.marker { 9_000 } else { 0 };
-            }
-            damage(&mut packets);
-            packets.iter().for_each(|packet| feed(&mut receiver, now, packet));
-            assert!(!receiver.report.violations.is_empty(), "damage {index}");
-        }
-    }
-}
+mod tests;

@@ -37,21 +37,33 @@ pub struct VideoWishes {
     pub default_height: i32,
     /// Height by source name.
     pub heights: Vec<(String, i32)>,
+    /// Most frames a second of everything.
+    pub max_frame_rate: Option<u32>,
 }
 
 impl VideoWishes {
     /// Everything, at this height.
     pub fn all_at(height: i32) -> Self {
-        Self { last_n: -1, default_height: height, heights: Vec::new() }
+        Self { last_n: -1, default_height: height, heights: Vec::new(), max_frame_rate: None }
+    }
+
+    /// The same with at most so many frames a second.
+    pub fn at_most_fps(mut self, frames_per_second: u32) -> Self {
+        self.max_frame_rate = Some(frames_per_second);
+        self
     }
 
     pub(crate) fn to_json(&self) -> String {
+        let constraint = |height: i32| match self.max_frame_rate {
+            Some(rate) => json!({ "maxHeight": height, "maxFrameRate": rate }),
+            None => json!({ "maxHeight": height }),
+        };
         let constraints: Map<String, Value> =
-            self.heights.iter().map(|(source, height)| (source.clone(), json!({ "maxHeight": height }))).collect();
+            self.heights.iter().map(|(source, height)| (source.clone(), constraint(*height))).collect();
         json!({
             "colibriClass": "ReceiverVideoConstraints",
             "lastN": self.last_n,
-            "defaultConstraints": { "maxHeight": self.default_height },
+            "defaultConstraints": constraint(self.default_height),
             "constraints": constraints,
         })
         .to_string()

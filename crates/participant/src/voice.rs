@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tertulia_model::{SourceName, Ssrc};
 
+use crate::clock::Clock;
 use crate::stamp::{Stamp, source_hash};
 
 /// Packets while somebody speaks.
@@ -27,7 +28,8 @@ pub(crate) struct Voice {
     started: Option<Instant>,
     next: Option<Instant>,
     source: u32,
-    count: u32,
+    /// Packets so far.
+    pub(crate) count: u32,
     sequence: u64,
 }
 
@@ -64,7 +66,7 @@ impl Voice {
     }
 
     /// Says what is due.
-    pub(crate) fn on_timeout(&mut self, now: Instant, mut packet: impl FnMut(AudioPacket)) {
+    pub(crate) fn on_timeout(&mut self, now: Instant, clock: Clock, mut packet: impl FnMut(AudioPacket)) {
         let due = *self.next.get_or_insert(now);
         if now < due {
             return;
@@ -74,7 +76,7 @@ impl Voice {
         self.next = Some((due + interval).max(now));
         let ticks = now.duration_since(started).as_micros() * CLOCK_RATE / 1_000_000;
         let mut payload = vec![TABLE_OF_CONTENTS];
-        Stamp { source: self.source, encoding: 0, index: 0, count: 1, frame: self.count }.write(&mut payload);
+        Stamp::of_sound(self.source, self.count, clock.micros(now)).write(&mut payload);
         if self.speaking {
             payload.resize(80, 0x33);
         }
@@ -107,7 +109,9 @@ mod tests {
         let count = |voice: &mut Voice, from: u64, to: u64| {
             let mut packets = Vec::new();
             for ms in from..to {
-                voice.on_timeout(start + Duration::from_millis(ms), |packet| packets.push(packet));
+                voice.on_timeout(start + Duration::from_millis(ms), Clock::starting(start), |packet| {
+                    packets.push(packet)
+                });
             }
             packets
         };

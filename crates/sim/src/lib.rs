@@ -8,5 +8,5 @@
 mod link;
 mod sim;
 
-pub use link::Link;
+pub use link::{Link, LinkStats};
 pub use sim::{Left, PersonId, Sim};

@@ -16,7 +16,7 @@ use tertulia_model::{
     BridgeEvent, Candidate, CandidateKind, ChannelSink, ConferenceId, EndpointId, EventSink, SourceName,
     TransportProtocol, VideoType,
 };
-use tertulia_participant::{Addresses, Equipment, Event, Input, Output, Participant, VideoWishes};
+use tertulia_participant::{Addresses, Clock, Coding, Equipment, Event, Input, Output, Participant, VideoWishes};
 use tertulia_xmpp::{BareJid, FullJid};
 
 use crate::link::{Link, chance, share};
@@ -189,6 +189,7 @@ impl Sim {
             display_name: name.to_owned(),
             local: address,
             equipment,
+            clock: Clock::starting(self.start),
             seed: self.random.next_u64(),
         };
         let mut out = Vec::new();
@@ -498,8 +499,7 @@ impl Sim {
             let Some(to) = self.people.iter().position(|person| person.address == to && person.present) else {
                 continue;
             };
-            let down = self.people[to].down.clone();
-            for delay in down.pass(&mut self.random) {
+            for delay in self.people[to].down.pass(self.now, &bytes, &mut self.random) {
                 self.depart(delay, Flight::ToPerson { to, bytes: bytes.clone() });
             }
         }
@@ -523,9 +523,9 @@ impl Sim {
                     self.depart(SOCKET_DELAY, Flight::StanzaToServer { from: index, text: stanza.to_string() });
                 }
                 Output::Datagram { bytes, .. } => {
-                    let person = &self.people[index];
-                    let (up, from) = (person.up.clone(), person.address);
-                    for delay in up.pass(&mut self.random) {
+                    let person = &mut self.people[index];
+                    let from = person.address;
+                    for delay in person.up.pass(self.now, &bytes, &mut self.random) {
                         self.depart(delay, Flight::ToWorker { from, bytes: bytes.clone() });
                     }
                 }
@@ -585,5 +585,11 @@ impl Sim {
 }
 
 /// Few and small pictures: what is decided does not depend on their number.
-const SMALL: Equipment =
-    Equipment { microphone: true, cameras: 1, encodings: 3, frames_per_second: 10, frame_len: 150 };
+const SMALL: Equipment = Equipment {
+    microphone: true,
+    cameras: 1,
+    coding: Coding::Vp8,
+    encodings: 3,
+    frames_per_second: 10,
+    frame_lens: [150, 600, 2_400],
+};

@@ -10,7 +10,7 @@ const PEOPLE: usize = 50;
 /// Longer than any deadline of the server: what is still there afterwards leaks.
 const FOR_GOOD: Duration = Duration::from_secs(200);
 /// One packet a frame and few frames: what is decided does not depend on their number.
-const FRUGAL: Equipment = Equipment { microphone: true, cameras: 1, encodings: 3, frames_per_second: 3, frame_len: 60 };
+const FRUGAL: Equipment = Equipment { frames_per_second: 3, frame_lens: [60, 240, 960], ..Equipment::USUAL };
 
 #[test]
 fn fifty_people_come_and_go_over_lossy_lines_and_leave_nothing_behind() {
@@ -67,7 +67,7 @@ impl Crowd {
             1 => {
                 let height = [180, 360, 720][self.sim.pick(3)];
                 let last_n = [-1, 0, 1, 5][self.sim.pick(4)];
-                self.sim.wish(person, VideoWishes { last_n, default_height: height, heights: Vec::new() });
+                self.sim.wish(person, VideoWishes { last_n, ..VideoWishes::all_at(height) });
             }
             2 => {
                 let name = self.sim.add_video(person, VideoType::Desktop);

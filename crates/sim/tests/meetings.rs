@@ -19,8 +19,8 @@ fn millis(milliseconds: u64) -> Duration {
 }
 
 /// How a source fares at somebody.
-fn video(sim: &Sim, person: PersonId, source: &str) -> VideoReport {
-    sim.participant(person).video().find(|video| video.source.as_str() == source).unwrap().clone()
+fn video<'a>(sim: &'a Sim, person: PersonId, source: &str) -> &'a VideoReport {
+    sim.participant(person).video().find(|video| video.source.as_str() == source).unwrap()
 }
 
 #[test]
@@ -85,11 +85,11 @@ fn one_source_is_enough_for_somebody_who_wants_one() {
     let mut sim = Sim::seeded(4);
     let [alice, _, _, dora] = sim.join(["alice", "bob", "carol", "dora"]);
     sim.speak(alice, true);
-    sim.wish(dora, VideoWishes { last_n: 1, default_height: 180, heights: Vec::new() });
+    sim.wish(dora, VideoWishes { last_n: 1, ..VideoWishes::all_at(180) });
     sim.run_for(secs(6));
     assert_eq!(sim.seen_by(dora), ["alice-v0"], "who speaks is seen first");
     assert_eq!(sim.participant(dora).forwarded_sources(), ["alice-v0"]);
-    sim.wish(dora, VideoWishes { last_n: 0, default_height: 180, heights: Vec::new() });
+    sim.wish(dora, VideoWishes { last_n: 0, ..VideoWishes::all_at(180) });
     sim.run_for(secs(2));
     assert_eq!(sim.seen_by(dora), NONE);
 }
@@ -126,8 +126,8 @@ fn a_network_that_loses_repeats_and_reorders_costs_pictures_but_breaks_no_promis
         assert_eq!(sim.violations(), NONE);
         for (person, source) in [(alice, "bob-v0"), (bob, "alice-v0"), (bob, "carol-v0"), (carol, "alice-v0")] {
             let seen = video(&sim, person, source);
-            // 23 seconds of ten frames each.
-            assert!(seen.decoded > 190, "{source}: {} frames, {} freezes", seen.decoded, seen.freezes);
+            // 23 seconds of ten frames each. Somebody whose three requests for a key frame in ten seconds are used up stands still.
+            assert!(seen.decoded > 150, "{source}: {} frames, {} freezes", seen.decoded, seen.freezes);
         }
     }
 }

@@ -133,8 +133,7 @@ fn http(server: &str, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-const SMALL: Equipment =
-    Equipment { microphone: true, cameras: 1, encodings: 3, frames_per_second: 10, frame_len: 150 };
+const SMALL: Equipment = Equipment { frames_per_second: 10, frame_lens: [150, 600, 2_400], ..Equipment::USUAL };
 
 /// Takes part for some seconds, speaking or not; what is wrong with what was seen and heard.
 async fn take_part(server: ServerAddress, seed: u64, speaks: bool, others: usize) -> Vec<String> {
