@@ -16,6 +16,7 @@ use tertulia_rtp::transport_cc::Recorder;
 use tertulia_rtp::{Packet, rtx};
 
 use crate::camera::{Camera, Picture, Voice};
+use crate::cross::Ready;
 use crate::link::{Badness, Link};
 use crate::payload::{self, Stamp};
 use crate::socket::{Net, SLOT_LEN};
@@ -25,10 +26,10 @@ use crate::tally::Tally;
 
 /// Ids and payload types of every offer (`tertulia_model::profile`).
 const AUDIO_LEVEL_ID: u8 = 1;
-const TRANSPORT_CC_ID: u8 = 5;
-const VP8: u8 = 100;
-const VP8_RTX: u8 = 96;
-const OPUS: u8 = 111;
+pub(crate) const TRANSPORT_CC_ID: u8 = 5;
+pub(crate) const VP8: u8 = 100;
+pub(crate) const VP8_RTX: u8 = 96;
+pub(crate) const OPUS: u8 = 111;
 /// −dBov of speech and of silence (RFC 6464).
 const SPEECH_LEVEL: u8 = 25 | 0x80;
 const SILENCE_LEVEL: u8 = 127;
@@ -47,7 +48,6 @@ const FEEDBACK_SSRC: u32 = 0x0fff_ffff;
 const PLAINTEXT_MAX: usize = 1_500;
 
 /// Who a client is.
-#[derive(Debug, Clone)]
 pub(crate) struct Spec {
     pub(crate) person: u32,
     pub(crate) room: u32,
@@ -64,6 +64,8 @@ pub(crate) struct Spec {
     pub(crate) seed: u64,
     /// When it asked to join.
     pub(crate) created: Instant,
+    /// Set for a client of other hands.
+    pub(crate) cross: Option<Ready>,
 }
 
 /// Which way publishers' packets go.
@@ -88,7 +90,8 @@ pub(crate) struct Around<'a> {
 }
 
 impl Around<'_> {
-    fn ns(&self) -> u64 {
+    /// Now, as stamps tell it.
+    pub(crate) fn ns(&self) -> u64 {
         // A run of 584 years would be needed.
         self.now.saturating_duration_since(self.epoch).as_nanos() as u64
     }
@@ -382,7 +385,8 @@ impl Client {
 
     fn judge(&mut self, around: &mut Around<'_>, own: u32, person: u32, arrived: Arrived) {
         self.last_media_ssrc = own;
-        let stream = self.streams.entry(own).or_insert_with(|| Stream::new(person));
+        let strict = self.down.is_none();
+        let stream = self.streams.entry(own).or_insert_with(|| Stream::new(person, strict));
         let complete = stream.handle(arrived, around.tally);
         if stream.is_incomplete() {
             let soon = around.now + REPAIR_INTERVAL;

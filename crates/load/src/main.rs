@@ -4,6 +4,7 @@ mod allocator;
 mod camera;
 mod child;
 mod client;
+mod cross;
 mod fanout;
 mod histogram;
 mod link;
@@ -38,7 +39,7 @@ static ALLOCATOR: allocator::Counting = allocator::Counting;
 
 /// Loads the bridge over UDP on loopback, checks every packet, and says what it cost.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -86,6 +87,9 @@ struct Options {
     /// Raises the number of sending rooms until packets are lost, and measures at the most without loss.
     #[arg(long, global = true)]
     climb: bool,
+    /// The last so many people are clients of other hands (str0m), who check too and send nothing.
+    #[arg(long, global = true, default_value_t = 0)]
+    cross_check: usize,
     /// Counts allocations of the bridge's threads.
     #[arg(long, global = true)]
     count_allocations: bool,
@@ -128,7 +132,14 @@ fn run(command: Command, options: &Options) -> std::io::Result<()> {
         window: Duration::from_secs_f64(options.seconds),
         baselines: !options.no_baselines,
     };
-    let manner = Manner { program: &program, how, pace, climb: options.climb, seed: options.seed };
+    let manner = Manner {
+        program: &program,
+        how,
+        pace,
+        climb: options.climb,
+        cross_check: options.cross_check,
+        seed: options.seed,
+    };
     let mut all = Vec::new();
     for scenario in scenarios {
         for result in scenario::run(scenario, manner)? {

@@ -12,6 +12,7 @@ use tertulia_model::{DtlsSetup, Fingerprint, HashFunction, IceCredentials};
 
 use crate::child::How;
 use crate::client::{Mode, Spec};
+use crate::cross::Ready;
 use crate::histogram::Histogram;
 use crate::plan::Plan;
 use crate::process::{Process, cores};
@@ -282,7 +283,11 @@ impl Meeting {
         let who = &self.plan.people[person as usize];
         let room = u64::from(who.room);
         let (camera, voice) = (who.camera, who.voice);
-        let credentials = ice_credentials();
+        let mut cross = who.cross.then(|| Ready::new(Instant::now(), self.neighbours(person)));
+        let (credentials, own_print) = match &mut cross {
+            None => (ice_credentials(), self.identity.fingerprint(DtlsSetup::Active)),
+            Some(ready) => ready.transport().ok_or_else(|| io::Error::other("str0m has no SHA-256 fingerprint"))?,
+        };
         let shard = person as usize % self.shards.len();
         self.places[person as usize] = Some((shard, self.members[shard]));
         self.members[shard] += 1;
@@ -297,16 +302,25 @@ impl Meeting {
             badness: who.badness,
             seed: self.seed.wrapping_add(u64::from(person) << 8),
             created: self.asked[person as usize].unwrap_or_else(Instant::now),
+            cross,
         };
         self.shards[shard].send(shard::Order::Add(Box::new(spec)));
         let IceCredentials { ufrag, pwd } = credentials;
-        let fingerprint = self.identity.fingerprint(DtlsSetup::Active).to_hex();
+        let fingerprint = own_print.to_hex();
         self.process.send(&Order::Transport { room, person, ufrag, pwd, fingerprint })?;
         if camera || voice.is_some() {
             self.process.send(&Order::Sources { room, person, camera, voice: voice.is_some() })?;
         }
         self.process.send(&Order::Channel { room, person })?;
         self.wish(person)
+    }
+
+    /// Everybody else of a person's room who sends anything.
+    fn neighbours(&self, person: u32) -> Vec<(u32, bool, bool)> {
+        let room = self.plan.people[person as usize].room;
+        let people = self.plan.people.iter().zip(0..).filter(|(other, number)| other.room == room && *number != person);
+        let sending = people.filter(|(other, _)| other.camera || other.voice.is_some());
+        sending.map(|(other, number)| (number, other.camera, other.voice.is_some())).collect()
     }
 
     /// The bridge's keys are up a moment before the clients'.

@@ -27,6 +27,8 @@ pub(crate) struct Person {
     /// Lines of all others; 0 for none.
     pub(crate) others: i32,
     pub(crate) badness: Option<Badness>,
+    /// A client of other hands, which sends nothing.
+    pub(crate) cross: bool,
 }
 
 /// Everybody, in the order in which they join.
@@ -93,6 +95,13 @@ impl Plan {
     /// Gives everybody but those who send a bad network.
     pub(crate) fn spoil_downlinks(&mut self, badness: Badness) {
         self.people.iter_mut().filter(|person| !person.camera).for_each(|person| person.badness = Some(badness));
+    }
+
+    /// Makes the last so many people clients of other hands.
+    pub(crate) fn cross_check(&mut self, count: usize) {
+        for person in self.people.iter_mut().rev().take(count) {
+            *person = Person { cross: true, camera: false, voice: None, badness: None, ..person.clone() };
+        }
     }
 
     /// How many people there are.
@@ -177,7 +186,7 @@ impl Plan {
 }
 
 fn listener(room: u32) -> Person {
-    Person { room, camera: false, voice: None, last_n: -1, stage: None, others: 0, badness: None }
+    Person { room, camera: false, voice: None, last_n: -1, stage: None, others: 0, badness: None, cross: false }
 }
 
 #[cfg(test)]

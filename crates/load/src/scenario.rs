@@ -154,6 +154,8 @@ pub(crate) struct Manner<'a> {
     pub(crate) pace: Pace,
     /// Whether the number of sending rooms is raised until packets are lost.
     pub(crate) climb: bool,
+    /// How many of the people are clients of other hands.
+    pub(crate) cross_check: usize,
     pub(crate) seed: u64,
 }
 
@@ -199,7 +201,8 @@ fn flowing(name: &str, parameters: Value, plan: Plan, manner: Manner<'_>) -> io:
     Ok(record)
 }
 
-fn assemble(plan: Plan, manner: Manner<'_>) -> io::Result<(Meeting, Joined)> {
+fn assemble(mut plan: Plan, manner: Manner<'_>) -> io::Result<(Meeting, Joined)> {
+    plan.cross_check(manner.cross_check);
     let everybody = 0..plan.count();
     let mut meeting = Meeting::start(manner.program, plan, manner.how, manner.seed)?;
     let joined = meeting.join(everybody, JOINS_PER_S)?;
@@ -214,6 +217,12 @@ fn conclude(record: &mut Record, meeting: &mut Meeting, rounds: &[Round]) -> io:
     record.quantiles("join_to_first_frame_ms", &reading.tally.first_frame);
     record.put("bridge_panics", meeting.counters()?.panics);
     record.put("violations", json!(reading.tally.violations));
+    let clients = meeting.plan.people.iter().filter(|person| person.cross).count();
+    if clients > 0 {
+        let verified: u64 = rounds.iter().map(|round| round.bridge.seen.cross.verified).sum();
+        let violations = &reading.cross.violations;
+        record.put("cross_check", json!({ "clients": clients, "verified": verified, "violations": violations }));
+    }
     Ok(())
 }
 

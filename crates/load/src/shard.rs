@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use tertulia_media::identity::Identity;
 
 use crate::client::{Around, Client, Mode, Spec};
+use crate::cross::Cross;
 use crate::process::{pin_to_core, thread_cpu};
 use crate::socket::Net;
 use crate::tally::Tally;
@@ -48,6 +49,8 @@ pub(crate) enum Order {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reading {
     pub(crate) tally: Tally,
+    /// Of the clients of other hands.
+    pub(crate) cross: Tally,
     /// Packets that should have come, and that did, since the beginning.
     pub(crate) expected: u64,
     pub(crate) received: u64,
@@ -64,6 +67,7 @@ impl Reading {
     /// Adds another shard's.
     pub(crate) fn add(&mut self, other: &Self) {
         self.tally.add(&other.tally);
+        self.cross.add(&other.cross);
         self.expected += other.expected;
         self.received += other.received;
         self.connected += other.connected;
@@ -147,12 +151,43 @@ struct Turning {
     number: u8,
     epoch: Instant,
     identity: Identity,
-    clients: Vec<Client>,
+    clients: Vec<Member>,
     scheduled: Vec<Option<Instant>>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     tally: Tally,
+    /// Of the clients of other hands.
+    cross_tally: Tally,
     mode: Mode,
     watched: Option<(u32, u8, Instant)>,
+}
+
+/// A client of ours, or of other hands.
+enum Member {
+    Own(Box<Client>),
+    Cross(Box<Cross>),
+}
+
+impl Member {
+    fn own(&mut self) -> Option<&mut Client> {
+        match self {
+            Self::Own(client) => Some(client),
+            Self::Cross(_) => None,
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        match self {
+            Self::Own(client) => client.is_connected(),
+            Self::Cross(cross) => cross.is_connected(),
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Own(client) => client.next_timeout(),
+            Self::Cross(cross) => cross.next_timeout(),
+        }
+    }
 }
 
 impl Turning {
@@ -166,6 +201,7 @@ impl Turning {
             scheduled: Vec::new(),
             timers: BinaryHeap::new(),
             tally: Tally::default(),
+            cross_tally: Tally::default(),
             mode: Mode::Bridge,
             watched: None,
         }
@@ -192,31 +228,30 @@ impl Turning {
     fn perform(&mut self, order: Order) {
         let now = Instant::now();
         match order {
-            Order::Add(spec) => {
-                let address = SocketAddr::from((ip_of(self.number, self.clients.len()), self.net.port()));
-                let identity = self.identity.clone();
-                let client = Client::new(&mut self.around(now), &spec, &identity, address);
-                self.clients.push(client);
-                self.scheduled.push(None);
-                self.schedule(self.clients.len() - 1);
-            }
-            Order::Send(rooms) => self.each(|client| client.start(now, rooms)),
+            Order::Add(spec) => self.add(now, *spec),
+            Order::Send(rooms) => self.each(|member| match member {
+                Member::Own(client) => client.start(now, rooms),
+                Member::Cross(cross) => cross.forget_time(),
+            }),
             Order::Mode(mode) => {
                 if (mode == Mode::Bridge) != (self.mode == Mode::Bridge) {
-                    self.each(Client::change_way);
+                    self.each(|member| member.own().into_iter().for_each(Client::change_way));
                 }
                 self.mode = mode;
             }
             Order::MaxHeight { client, max_height } => {
-                self.clients.iter_mut().skip(client).take(1).for_each(|client| client.set_max_height(max_height));
+                let client = self.clients.get_mut(client).and_then(Member::own);
+                client.into_iter().for_each(|client| client.set_max_height(max_height));
             }
             Order::Speak { client, speaking } => {
-                self.clients.iter_mut().skip(client).take(1).for_each(|client| client.speak(now, speaking));
+                let own = self.clients.get_mut(client).and_then(Member::own);
+                own.into_iter().for_each(|client| client.speak(now, speaking));
                 self.schedule(client);
             }
             Order::Watch { person, encoding } => self.watched = Some((person, encoding, now)),
             Order::Clear => {
                 self.tally.clear();
+                self.cross_tally.clear();
                 self.net.runs = [0; 65];
             }
             Order::Read(reply) => {
@@ -227,36 +262,57 @@ impl Turning {
     }
 
     fn reading(&self) -> Reading {
-        let counts = self.clients.iter().map(Client::counts);
+        let own = || {
+            self.clients.iter().filter_map(|member| match member {
+                Member::Own(client) => Some(client),
+                Member::Cross(_) => None,
+            })
+        };
+        let counts = own().map(|client| client.counts());
         let (expected, received) = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         Reading {
             tally: self.tally.clone(),
+            cross: self.cross_tally.clone(),
             expected,
             received,
-            connected: self.clients.iter().filter(|client| client.is_connected()).count(),
+            connected: self.clients.iter().filter(|member| member.is_connected()).count(),
             cpu: thread_cpu(),
             runs: self.net.runs.to_vec(),
             refused: self.net.refused,
-            queued_max: self.clients.iter().map(Client::queued_max).max().unwrap_or_default(),
+            queued_max: own().map(|client| client.queued_max()).max().unwrap_or_default(),
         }
     }
 
-    fn each(&mut self, mut run: impl FnMut(&mut Client)) {
+    fn add(&mut self, now: Instant, mut spec: Spec) {
+        let address = SocketAddr::from((ip_of(self.number, self.clients.len()), self.net.port()));
+        let cross = spec.cross.take();
+        let tally = if cross.is_some() { &mut self.cross_tally } else { &mut self.tally };
+        let (net, epoch, mode, watched) = (&mut self.net, self.epoch, self.mode, self.watched);
+        let mut around = Around { now, epoch, net, tally, mode, watched };
+        self.clients.push(match cross {
+            None => Member::Own(Box::new(Client::new(&mut around, &spec, &self.identity, address))),
+            Some(ready) => Member::Cross(Box::new(Cross::new(&mut around, &spec, ready, address))),
+        });
+        self.scheduled.push(None);
+        self.schedule(self.clients.len() - 1);
+    }
+
+    fn each(&mut self, mut run: impl FnMut(&mut Member)) {
         for index in 0..self.clients.len() {
             run(&mut self.clients[index]);
             self.schedule(index);
         }
     }
 
-    fn around(&mut self, now: Instant) -> Around<'_> {
-        Around {
-            now,
-            epoch: self.epoch,
-            net: &mut self.net,
-            tally: &mut self.tally,
-            mode: self.mode,
-            watched: self.watched,
-        }
+    /// Runs something on a client and what surrounds it.
+    fn run_on(&mut self, now: Instant, index: usize, run: impl FnOnce(&mut Member, &mut Around<'_>)) {
+        let Some(member) = self.clients.get_mut(index) else { return };
+        let tally = match member {
+            Member::Own(_) => &mut self.tally,
+            Member::Cross(_) => &mut self.cross_tally,
+        };
+        let (net, epoch, mode, watched) = (&mut self.net, self.epoch, self.mode, self.watched);
+        run(member, &mut Around { now, epoch, net, tally, mode, watched });
     }
 
     /// Takes what waits; `true` when more may.
@@ -268,16 +324,11 @@ impl Turning {
             let taken = self.net.receive(&mut pieces);
             let now = Instant::now();
             for (to, bytes) in pieces.datagrams() {
-                let Some(index) = client_of(to).filter(|index| *index < self.clients.len()) else { continue };
-                let mut around = Around {
-                    now,
-                    epoch: self.epoch,
-                    net: &mut self.net,
-                    tally: &mut self.tally,
-                    mode: self.mode,
-                    watched: self.watched,
-                };
-                self.clients[index].handle(&mut around, bytes);
+                let Some(index) = client_of(to) else { continue };
+                self.run_on(now, index, |member, around| match member {
+                    Member::Own(client) => client.handle(around, bytes),
+                    Member::Cross(cross) => cross.handle(around, bytes),
+                });
                 if woken.last() != Some(&index) {
                     woken.push(index);
                 }
@@ -299,15 +350,10 @@ impl Turning {
                 continue; // it was moved
             }
             self.scheduled[index] = None;
-            let mut around = Around {
-                now,
-                epoch: self.epoch,
-                net: &mut self.net,
-                tally: &mut self.tally,
-                mode: self.mode,
-                watched: self.watched,
-            };
-            self.clients[index].on_timeout(&mut around);
+            self.run_on(now, index, |member, around| match member {
+                Member::Own(client) => client.on_timeout(around),
+                Member::Cross(cross) => cross.on_timeout(around),
+            });
             self.schedule(index);
         }
     }

@@ -37,6 +37,14 @@ fn a_stage_is_measured_beside_its_limits() {
 }
 
 #[test]
+fn a_client_of_other_hands_finds_nothing_wrong_either() {
+    let result = sound("stage --subscribers 3 --cross-check 1 --no-baselines");
+    let cross = &result["cross_check"];
+    assert!(cross["verified"].as_u64() > Some(0), "{result}");
+    assert_eq!(cross["violations"], serde_json::json!({}), "{result}");
+}
+
+#[test]
 fn a_gallery_and_small_rooms_bring_everybody_pictures() {
     sound("gallery --people 4 --last-n 2 --no-baselines");
     sound("rooms --rooms 2 --people 3 --no-baselines");
