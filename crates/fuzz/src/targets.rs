@@ -204,6 +204,7 @@ pub fn datagram(input: &[u8]) {
             let mut copy = bytes.to_vec();
             world.now += Duration::from_millis(1);
             world.worker.handle_datagram(world.now, world.bridge_at, from, &mut copy, &mut Nowhere);
+            world.worker.finish_turn(world.now, &mut Nowhere);
         }
         assert_eq!(world.worker.held().endpoints, 1, "the endpoint is still there");
         assert_eq!(world.worker.counters().panics, 0);

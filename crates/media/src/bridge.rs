@@ -16,7 +16,7 @@ use tracing::info;
 use crate::identity::{Identity, secret};
 use crate::interfaces;
 use crate::registry::Registry;
-use crate::socket::{self, SendCounters};
+use crate::socket::{self, RUN_CLASSES, Segmentation, SendCounters};
 use crate::thread::{self, Handle, Order};
 use crate::worker::{self, Command, Counters, Worker};
 
@@ -88,7 +88,8 @@ struct Inner {
     name: String,
     workers: Vec<Handle>,
     registry: Arc<Registry>,
-    send_counters: Arc<SendCounters>,
+    /// Of each worker.
+    send_counters: Vec<Arc<SendCounters>>,
     /// Which worker holds a conference. Held for the length of a map operation.
     placement: Mutex<HashMap<ConferenceId, Placed>>,
     ports: Vec<u16>,
@@ -106,8 +107,12 @@ pub struct BridgeCounters {
     pub workers: Counters,
     /// Datagrams that the kernel took.
     pub sent: u64,
-    /// Datagrams that the kernel refused.
+    /// Datagrams that the kernel refused, for their destination.
     pub refused: u64,
+    /// Datagrams dropped because a queue of the kernel was full.
+    pub dropped_full: u64,
+    /// Messages to the kernel by how many datagrams to one receiver each carried: 1, 2, 3–4, 5–8, 9–16, 17–32, 33–64.
+    pub runs: [u64; RUN_CLASSES],
 }
 
 impl MediaBridge {
@@ -129,7 +134,9 @@ impl MediaBridge {
         let count = if settings.workers == 0 { cores } else { settings.workers };
         let name = secret(8);
         let registry = Arc::new(Registry::default());
-        let send_counters = Arc::new(SendCounters::default());
+        crate::srtp::provider::chosen(); // now, and not while the first person waits
+        let segmentation = Arc::new(Segmentation::probe());
+        let mut send_counters = Vec::new();
         let (mut workers, mut threads, mut ports) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..count {
             let sockets = bind_worker(&addresses, settings, index)?;
@@ -145,7 +152,9 @@ impl MediaBridge {
                 identity.clone(),
                 Arc::clone(&registry),
             );
-            let started = thread::start(index, worker, sockets, Arc::clone(&send_counters));
+            let counters = Arc::new(SendCounters::default());
+            send_counters.push(Arc::clone(&counters));
+            let started = thread::start(index, worker, sockets, counters, Arc::clone(&segmentation));
             let (handle, thread) = started.map_err(StartError::System)?;
             workers.push(handle);
             threads.push(thread);
@@ -247,8 +256,16 @@ impl BridgeHandle {
                 sum += answer.recv_timeout(Duration::from_millis(500)).unwrap_or_default();
             }
         }
-        let (sent, refused) = (&self.0.send_counters.sent, &self.0.send_counters.refused);
-        BridgeCounters { workers: sum, sent: sent.load(Ordering::Relaxed), refused: refused.load(Ordering::Relaxed) }
+        let mut all = BridgeCounters { workers: sum, ..BridgeCounters::default() };
+        for counters in &self.0.send_counters {
+            all.sent += counters.sent.load(Ordering::Relaxed);
+            all.refused += counters.refused.load(Ordering::Relaxed);
+            all.dropped_full += counters.dropped_full.load(Ordering::Relaxed);
+            for (sum, class) in all.runs.iter_mut().zip(&counters.runs) {
+                *sum += class.load(Ordering::Relaxed);
+            }
+        }
+        all
     }
 
     fn placement(&self) -> MutexGuard<'_, HashMap<ConferenceId, Placed>> {

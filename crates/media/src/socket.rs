@@ -1,23 +1,24 @@
-//! Datagrams in and out of the kernel, many a call: `recvmmsg`, `sendmmsg`.
+//! Datagrams in and out of the kernel, many a call and many a message: `recvmmsg`, `sendmmsg`, segmentation offload both ways.
+
+mod receive;
+mod send;
 
 use std::io;
-use std::mem::{MaybeUninit, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tracing::{info, warn};
 
-use crate::worker::batch::{Batch, Flush};
+pub(crate) use receive::{RECEIVE_MAX, Receiver};
+pub(crate) use send::{RUN_CLASSES, SendCounters, Sender};
 
-/// Datagrams taken in one call.
-pub(crate) const RECEIVE_MAX: usize = 64;
-/// Bytes of one received datagram; longer ones are cut and then fail to authenticate.
-const DATAGRAM_MAX: usize = 2048;
 /// Wanted kernel buffer; the kernel gives what `net.core.rmem_max` allows.
 const KERNEL_BUFFER: usize = 8 * 1024 * 1024;
-/// Datagrams sent in one call.
-const SEND_MAX: usize = 64;
+/// Messages refused in a row, each for its own path perhaps, before segmentation is taken to be impossible.
+const REFUSALS_MAX: u32 = 16;
 
 /// Binds one non-blocking socket.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
@@ -30,145 +31,67 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     // Best effort: a small buffer loses packets under load, and is no reason not to start.
     let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
     let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
-    Ok(socket.into())
+    let socket = UdpSocket::from(socket);
+    coalesce(&socket);
+    Ok(socket)
 }
 
-/// Buffers of one `recvmmsg`, allocated once.
-pub(crate) struct Receiver {
-    buffers: Box<[[u8; DATAGRAM_MAX]; RECEIVE_MAX]>,
-    names: Box<[libc::sockaddr_storage; RECEIVE_MAX]>,
-}
-
-impl Receiver {
-    pub(crate) fn new() -> Self {
-        // SAFETY: all-zero bytes are a valid sockaddr_storage.
-        let names = Box::new(unsafe { zeroed() });
-        let buffers = vec![[0u8; DATAGRAM_MAX]; RECEIVE_MAX].into_boxed_slice();
-        Self { buffers: buffers.try_into().expect("the length is the array's"), names }
-    }
-
-    /// Takes what waits and hands each datagram to `each`. Returns how many there were; 0 when nothing waits.
-    pub(crate) fn receive(
-        &mut self,
-        socket: &UdpSocket,
-        mut each: impl FnMut(SocketAddr, &mut [u8]),
-    ) -> io::Result<usize> {
-        let mut vectors: [MaybeUninit<libc::iovec>; RECEIVE_MAX] = [const { MaybeUninit::uninit() }; RECEIVE_MAX];
-        // SAFETY: all-zero bytes are a valid mmsghdr: null pointers and zero lengths.
-        let mut messages: [libc::mmsghdr; RECEIVE_MAX] = unsafe { zeroed() };
-        for index in 0..RECEIVE_MAX {
-            let vector = vectors[index]
-                .write(libc::iovec { iov_base: self.buffers[index].as_mut_ptr().cast(), iov_len: DATAGRAM_MAX });
-            let header = &mut messages[index].msg_hdr;
-            header.msg_iov = vector;
-            header.msg_iovlen = 1;
-            header.msg_name = (&raw mut self.names[index]).cast();
-            header.msg_namelen = socklen::<libc::sockaddr_storage>();
-        }
-        let count = u32::try_from(RECEIVE_MAX).unwrap_or(0);
-        // SAFETY: every message points to a vector, a buffer and a name that live until after the call, with their true lengths.
-        let received =
-            unsafe { libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0, std::ptr::null_mut()) };
-        let Ok(received) = usize::try_from(received) else {
-            let error = io::Error::last_os_error();
-            return if is_momentary(&error) { Ok(0) } else { Err(error) };
-        };
-        for ((message, name), buffer) in
-            messages.iter().zip(self.names.iter()).zip(self.buffers.iter_mut()).take(received)
-        {
-            let len = usize::try_from(message.msg_len).unwrap_or(0).min(DATAGRAM_MAX);
-            if let Some(from) = read_name(name) {
-                each(from, &mut buffer[..len]);
-            }
-        }
-        Ok(received)
+/// Asks the kernel to hand over neighbouring datagrams of one sender in one message. Before Linux 5.0 it does not, and nothing changes.
+fn coalesce(socket: &UdpSocket) {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and the option is an int that lives until after the call, of the length given.
+    unsafe {
+        let option = (&raw const on).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, option, socklen::<libc::c_int>());
     }
 }
 
-/// What the kernel did not take.
+/// Whether the kernel cuts long messages into datagrams. One for the process.
 #[derive(Debug, Default)]
-pub(crate) struct SendCounters {
-    pub(crate) sent: AtomicU64,
-    pub(crate) refused: AtomicU64,
+pub(crate) struct Segmentation {
+    works: AtomicBool,
+    refusals: AtomicU32,
 }
 
-/// Sends batches: one call for up to [`SEND_MAX`] datagrams of one socket.
-pub(crate) struct Sender<'a> {
-    pub(crate) sockets: &'a [(SocketAddr, UdpSocket)],
-    pub(crate) counters: &'a SendCounters,
-}
+impl Segmentation {
+    /// Tries it between two sockets of this machine: a kernel before 4.18 takes the wish and sends one long datagram.
+    pub(crate) fn probe() -> Self {
+        let works = probe().unwrap_or(false);
+        info!(segmentation = works, "datagrams of one receiver are sent together");
+        Self { works: AtomicBool::new(works), refusals: AtomicU32::new(0) }
+    }
 
-impl Flush for Sender<'_> {
-    fn flush(&mut self, batch: &Batch) {
-        for (local, socket) in self.sockets {
-            let mut chunk = Chunk::new();
-            for (entry, bytes) in batch.iter().filter(|(entry, _)| entry.local == *local) {
-                if chunk.len == SEND_MAX {
-                    chunk.send(socket, self.counters);
-                }
-                chunk.push(entry.remote, bytes);
-            }
-            chunk.send(socket, self.counters);
+    fn works(&self) -> bool {
+        self.works.load(Ordering::Relaxed)
+    }
+
+    fn accepted(&self) {
+        if self.refusals.load(Ordering::Relaxed) != 0 {
+            self.refusals.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The kernel refused a long message. EIO says that the device cannot do it. Everything else may be one narrow path, which whoever is
+    /// behind it can make up, and must not slow everybody down: only many in a row switch it off.
+    fn refused(&self, error: i32) {
+        let in_a_row = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
+        if (error == libc::EIO || in_a_row >= REFUSALS_MAX) && self.works.swap(false, Ordering::Relaxed) {
+            warn!(error, "the system does not segment datagrams: sending costs more from now on");
         }
     }
 }
 
-/// Datagrams of one call, on the stack.
-struct Chunk<'a> {
-    datagrams: [(SocketAddr, &'a [u8]); SEND_MAX],
-    len: usize,
+fn probe() -> io::Result<bool> {
+    let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    receiver.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    send::send_segmented(&sender, receiver.local_addr()?, &[7; 150], 100)?;
+    let mut buffer = [0; 200];
+    Ok(receiver.recv(&mut buffer)? == 100 && receiver.recv(&mut buffer)? == 50)
 }
 
-impl<'a> Chunk<'a> {
-    fn new() -> Self {
-        let nothing: (SocketAddr, &[u8]) = (SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), &[]);
-        Self { datagrams: [nothing; SEND_MAX], len: 0 }
-    }
-
-    fn push(&mut self, to: SocketAddr, bytes: &'a [u8]) {
-        self.datagrams[self.len] = (to, bytes);
-        self.len += 1;
-    }
-
-    fn send(&mut self, socket: &UdpSocket, counters: &SendCounters) {
-        // SAFETY: all-zero bytes are valid for both: null pointers, zero lengths, unspecified addresses.
-        let (mut messages, mut names): ([libc::mmsghdr; SEND_MAX], [libc::sockaddr_storage; SEND_MAX]) =
-            unsafe { (zeroed(), zeroed()) };
-        let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; SEND_MAX];
-        for (index, (to, bytes)) in self.datagrams[..self.len].iter().enumerate() {
-            // The kernel only reads from it, whatever the pointer's type.
-            vectors[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-            let header = &mut messages[index].msg_hdr;
-            header.msg_namelen = write_name(&mut names[index], *to);
-            header.msg_name = (&raw mut names[index]).cast();
-            header.msg_iov = &raw mut vectors[index];
-            header.msg_iovlen = 1;
-        }
-        let mut done = 0;
-        while done < self.len {
-            let count = u32::try_from(self.len - done).unwrap_or(0);
-            // SAFETY: the messages from `done` on point to vectors, names and bytes that live until after the call.
-            let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages[done..].as_mut_ptr(), count, 0) };
-            match usize::try_from(sent) {
-                Ok(sent) if sent > 0 => {
-                    done += sent;
-                    counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
-                }
-                // One datagram was refused (unreachable, buffer full): it is lost, the others are tried.
-                _ => {
-                    done += 1;
-                    counters.refused.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        self.len = 0;
-    }
-}
-
-fn is_momentary(error: &io::Error) -> bool {
-    // ECONNREFUSED: an earlier datagram met a closed port; nothing is wrong with the socket.
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused)
-}
+/// Room for one control message with an int, aligned as a header must be.
+type Control = [u64; 4];
 
 fn socklen<T>() -> libc::socklen_t {
     libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0)
@@ -189,6 +112,7 @@ fn write_name(name: &mut libc::sockaddr_storage, address: SocketAddr) -> libc::s
             let out = unsafe { &mut *(&raw mut *name).cast::<libc::sockaddr_in6>() };
             out.sin6_family = u16::try_from(libc::AF_INET6).unwrap_or(0);
             out.sin6_port = v6.port().to_be();
+            out.sin6_flowinfo = 0;
             out.sin6_addr.s6_addr = v6.ip().octets();
             out.sin6_scope_id = v6.scope_id();
             socklen::<libc::sockaddr_in6>()
@@ -216,3 +140,6 @@ fn read_name(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox, TrySendError};
 use tracing::warn;
 
-use crate::socket::{Receiver, SendCounters, Sender};
+use crate::socket::{Receiver, Segmentation, SendCounters, Sender};
 use crate::worker::{Command, Counters, Worker};
 
 /// Commands that may wait. Beyond that a sender is refused: the thread is stuck or the machine is overwhelmed.
@@ -60,6 +60,7 @@ pub(crate) fn start(
     worker: Worker,
     sockets: Vec<(SocketAddr, UdpSocket)>,
     counters: Arc<SendCounters>,
+    segmentation: Arc<Segmentation>,
 ) -> io::Result<(Handle, std::thread::JoinHandle<()>)> {
     // SAFETY: no pointers are passed.
     let bell = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
@@ -72,7 +73,7 @@ pub(crate) fn start(
     let handle = Handle { orders, bell: Arc::clone(&bell) };
     let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
         pin_to_core(index);
-        run(worker, &sockets, &counters, &inbox, &bell);
+        run(worker, &sockets, Sender::new(&sockets, &counters, &segmentation), &inbox, &bell);
     })?;
     Ok((handle, thread))
 }
@@ -80,22 +81,22 @@ pub(crate) fn start(
 fn run(
     mut worker: Worker,
     sockets: &[(SocketAddr, UdpSocket)],
-    counters: &SendCounters,
+    mut sender: Sender<'_>,
     inbox: &Inbox<Order>,
     bell: &OwnedFd,
 ) {
     let mut receiver = Receiver::new();
-    let mut sender = Sender { sockets, counters };
     let mut polled: Vec<libc::pollfd> = sockets.iter().map(|(_, socket)| readable(socket.as_raw_fd())).collect();
     polled.push(readable(bell.as_raw_fd()));
     loop {
         wait(&mut polled, worker.next_timeout());
+        let mut now = Instant::now();
         if polled.last().is_some_and(|bell| bell.revents != 0) {
             silence(bell);
         }
         for order in inbox.try_iter().take(COMMANDS_PER_TURN) {
             match order {
-                Order::Do(command) => worker.handle_command(Instant::now(), command, &mut sender),
+                Order::Do(command) => worker.handle_command(now, command, &mut sender),
                 Order::Report(to) => {
                     let _ = to.try_send(*worker.counters()); // the asker may have given up
                 }
@@ -105,24 +106,35 @@ fn run(
         if !inbox.is_empty() {
             ring(bell);
         }
-        for (index, (local, socket)) in sockets.iter().enumerate().filter(|(index, _)| polled[*index].revents != 0) {
-            debug_assert!(index < sockets.len());
-            for _ in 0..READS_PER_TURN {
-                let now = Instant::now();
-                let received = receiver.receive(socket, |remote, bytes| {
-                    worker.handle_datagram(now, *local, remote, bytes, &mut sender);
-                });
-                match received {
-                    Ok(received) if received == crate::socket::RECEIVE_MAX => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        warn!(%error, "a media socket cannot be read");
-                        break;
-                    }
-                }
+        for ((local, socket), _) in sockets.iter().zip(&polled).filter(|(_, polled)| polled.revents != 0) {
+            read(&mut now, *local, socket, &mut worker, &mut receiver, &mut sender);
+        }
+        worker.on_timeout(now, &mut sender); // and the end of the turn
+    }
+}
+
+/// Takes what waits on one socket, up to the turn's limit. The clock is read again only under load: a long turn must not make its last
+/// packets look as early as its first.
+fn read(
+    now: &mut Instant,
+    local: SocketAddr,
+    socket: &UdpSocket,
+    worker: &mut Worker,
+    receiver: &mut Receiver,
+    sender: &mut Sender<'_>,
+) {
+    for _ in 0..READS_PER_TURN {
+        let received = receiver.receive(socket, |remote, bytes| {
+            worker.handle_datagram(*now, local, remote, bytes, sender);
+        });
+        match received {
+            Ok(received) if received == crate::socket::RECEIVE_MAX => *now = Instant::now(),
+            Ok(_) => break,
+            Err(error) => {
+                warn!(%error, "a media socket cannot be read");
+                break;
             }
         }
-        worker.on_timeout(Instant::now(), &mut sender);
     }
 }
 

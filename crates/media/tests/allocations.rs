@@ -4,22 +4,18 @@
 
 #![allow(clippy::unwrap_used)] // a test may end where it is surprised
 
+mod world;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tertulia_media::identity::{Identity, ice_credentials};
-use tertulia_media::registry::Registry;
-use tertulia_media::transport::{Event, Role, Transport, Wire};
 use tertulia_media::worker::batch::{Batch, Flush};
-use tertulia_media::worker::{Command, Settings, Worker};
 use tertulia_model::{
-    BridgeEvent, BridgeRequest, Capabilities, ConferenceId, DtlsSetup, EndpointId, EventSink, GroupSemantics,
-    MediaKind, RemoteTransport, Source, SourceGroup, SourceName, SourceSet, Ssrc, VideoType,
+    BridgeRequest, EndpointId, GroupSemantics, MediaKind, Source, SourceGroup, SourceName, SourceSet, Ssrc, VideoType,
 };
 use tertulia_rtp::rtcp::Writer;
+use world::{World, bridge};
 
 /// Counts what the current thread allocates while it says so.
 struct Counting;
@@ -67,38 +63,7 @@ fn allocations(run: impl FnOnce()) -> usize {
     COUNT.get()
 }
 
-const ROOM: ConferenceId = ConferenceId(7);
 const RECEIVERS: usize = 4;
-const FULL: Capabilities = Capabilities::USUAL;
-
-fn bridge() -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1], 10_000))
-}
-
-#[derive(Default)]
-struct Events(Mutex<Vec<BridgeEvent>>);
-
-impl EventSink for Events {
-    fn event(&self, event: BridgeEvent) {
-        self.0.lock().unwrap().push(event);
-    }
-}
-
-/// Passes datagrams while people connect.
-#[derive(Default)]
-struct Flying(Vec<(SocketAddr, SocketAddr, Vec<u8>)>);
-
-impl Flush for Flying {
-    fn flush(&mut self, batch: &Batch) {
-        self.0.extend(batch.iter().map(|(entry, bytes)| (entry.local, entry.remote, bytes.to_vec())));
-    }
-}
-
-impl Wire for Flying {
-    fn datagram(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
-        self.0.push((local, remote, bytes.to_vec()));
-    }
-}
 
 /// Counts datagrams, and does nothing else.
 #[derive(Default)]
@@ -110,120 +75,16 @@ impl Flush for Gone {
     }
 }
 
-struct Client {
-    id: EndpointId,
-    address: SocketAddr,
-    transport: Transport,
-}
-
-struct World {
-    now: Instant,
-    worker: Worker,
-    identity: Identity,
-    events: Arc<Events>,
-    clients: Vec<Client>,
-}
-
-impl World {
-    fn new() -> Self {
-        let identity = Identity::generate().unwrap();
-        let settings =
-            Settings { locals: vec![bridge()], candidates: Vec::new(), bridge: "b".into(), endpoints_max: 10 };
-        let mut worker = Worker::new(settings, identity.clone(), Arc::new(Registry::default()));
-        let events = Arc::new(Events::default());
-        let sink: Arc<dyn EventSink> = Arc::clone(&events) as Arc<dyn EventSink>;
-        let now = Instant::now();
-        worker.handle_command(now, Command::Open { conference: ROOM, events: sink }, &mut Flying::default());
-        Self { now, worker, identity, events, clients: Vec::new() }
-    }
-
-    fn request(&mut self, request: BridgeRequest) -> Flying {
-        let mut flying = Flying::default();
-        self.worker.handle_command(self.now, Command::Request { conference: ROOM, request }, &mut flying);
-        flying
-    }
-
-    fn join(&mut self, name: &str) {
-        let id = EndpointId::parse(name).unwrap();
-        self.request(BridgeRequest::Allocate { endpoint: id.clone(), capabilities: FULL });
-        let offer = self.events.0.lock().unwrap().iter().rev().find_map(|event| match event {
-            BridgeEvent::Allocated { endpoint, transport, .. } if *endpoint == id => Some(transport.clone()),
-            _ => None,
-        });
-        let offer = offer.unwrap();
-        let address = SocketAddr::from(([10, 0, 0, 2], 5_000 + u16::try_from(self.clients.len()).unwrap()));
-        let (ice, identity) = (ice_credentials(), Identity::generate().unwrap());
-        let mut transport = Transport::new(self.now, Role::Client, &identity, ice.clone(), &[address]);
-        let (mut flying, mut events) = (Flying::default(), Vec::new());
-        let print = self.identity.fingerprint(DtlsSetup::Passive);
-        transport.set_remote(self.now, &offer.ice, Some(print), None, &mut flying, &mut events);
-        transport.add_remote_address(self.now, bridge(), &mut flying, &mut events);
-        self.clients.push(Client { id: id.clone(), address, transport });
-        let fingerprint = Some(identity.fingerprint(DtlsSetup::Active));
-        let remote = RemoteTransport { ice, fingerprint, ice_generation: None };
-        let more = self.request(BridgeRequest::SetTransport { endpoint: id, transport: remote });
-        self.pass(flying);
-        self.pass(more);
-    }
-
-    fn pass(&mut self, flying: Flying) {
-        let mut flying = flying.0;
-        while let Some((from, to, mut bytes)) = flying.pop() {
-            let mut next = Flying::default();
-            if to == bridge() {
-                self.worker.handle_datagram(self.now, to, from, &mut bytes, &mut next);
-            } else if let Some(client) = self.clients.iter_mut().find(|client| client.address == to) {
-                let mut events: Vec<Event> = Vec::new();
-                match bytes[0] {
-                    0..=3 => client.transport.handle_stun(self.now, to, from, &bytes, &mut next, &mut events),
-                    20..=63 => client.transport.handle_dtls(self.now, &bytes, &mut next, &mut events),
-                    _ => {}
-                }
-            }
-            flying.splice(0..0, next.0);
-        }
-    }
-
-    fn connect(&mut self) {
-        while !self.clients.iter().all(|client| client.transport.is_connected()) {
-            self.now += Duration::from_millis(10);
-            let mut flying = Flying::default();
-            self.worker.on_timeout(self.now, &mut flying);
-            for client in &mut self.clients {
-                client.transport.on_timeout(self.now, &mut flying, &mut Vec::new());
-            }
-            self.pass(flying);
-        }
-    }
-
-    /// A packet of the publisher: sealed, as it comes from the wire.
-    fn sealed(&mut self, ssrc: u32, payload_type: u8, sequence: u16, timestamp: u32, payload: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0x90, payload_type];
-        packet.extend(sequence.to_be_bytes());
-        packet.extend(timestamp.to_be_bytes());
-        packet.extend(ssrc.to_be_bytes());
-        // One-byte extensions: audio level 40, transport-wide number.
-        let [high, low] = sequence.to_be_bytes();
-        packet.extend([0xbe, 0xde, 0, 2, 0x10, 40, 0x51, high, low, 0, 0, 0]);
-        packet.extend(payload);
-        let len = packet.len();
-        packet.resize(len + 64, 0);
-        let (len, ..) = self.clients[0].transport.seal_rtp(&mut packet, len).unwrap();
-        packet.truncate(len);
-        packet
-    }
-
-    /// What a receiver says about losses.
-    fn sealed_nack(&mut self, client: usize, media_ssrc: u32, lost: u16) -> Vec<u8> {
-        let mut writer = Writer::default();
-        writer.nack(1, media_ssrc, [lost, lost.wrapping_add(3)].into_iter());
-        let mut packet = writer.bytes().to_vec();
-        let len = packet.len();
-        packet.resize(len + 64, 0);
-        let (len, ..) = self.clients[client].transport.seal_rtcp(&mut packet, len).unwrap();
-        packet.truncate(len);
-        packet
-    }
+/// What a receiver says about losses.
+fn sealed_nack(world: &mut World, client: usize, media_ssrc: u32, lost: u16) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.nack(1, media_ssrc, [lost, lost.wrapping_add(3)].into_iter());
+    let mut packet = writer.bytes().to_vec();
+    let len = packet.len();
+    packet.resize(len + 64, 0);
+    let (len, ..) = world.clients[client].transport.seal_rtcp(&mut packet, len).unwrap();
+    packet.truncate(len);
+    packet
 }
 
 /// A camera of three encodings, with retransmissions, and a microphone.
@@ -262,7 +123,7 @@ fn picture(number: u16) -> Vec<u8> {
 
 #[test]
 fn a_packet_is_forwarded_without_an_allocation() {
-    let mut world = World::new();
+    let mut world = World::new(10);
     for name in ["pub", "r1", "r2", "r3", "r4"] {
         world.join(name);
     }
@@ -281,7 +142,7 @@ fn a_packet_is_forwarded_without_an_allocation() {
         script.push((at, from, bytes));
         if frame % 10 == 0 {
             for receiver in 1..=RECEIVERS {
-                let bytes = world.sealed_nack(receiver, 1, frame);
+                let bytes = sealed_nack(&mut world, receiver, 1, frame);
                 script.push((at, world.clients[receiver].address, bytes));
             }
         }
@@ -293,7 +154,10 @@ fn a_packet_is_forwarded_without_an_allocation() {
     for (index, (at, from, bytes)) in script.iter_mut().enumerate() {
         let (now, worker) = (start + *at, &mut world.worker);
         worker.on_timeout(now, &mut sent);
-        let here = allocations(|| worker.handle_datagram(now, bridge(), *from, bytes, &mut sent));
+        let here = allocations(|| {
+            worker.handle_datagram(now, bridge(), *from, bytes, &mut sent);
+            worker.finish_turn(now, &mut sent);
+        });
         match index.cmp(&half) {
             std::cmp::Ordering::Less => {}
             std::cmp::Ordering::Equal => counted_from = sent.0,

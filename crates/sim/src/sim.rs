@@ -394,7 +394,10 @@ impl Sim {
         match flight {
             Flight::ToWorker { from, mut bytes } => {
                 let local = SocketAddr::from(([10, 0, 0, 1], 10_000));
-                self.at_worker(|worker, now, sent| worker.handle_datagram(now, local, from, &mut bytes, sent));
+                self.at_worker(|worker, now, sent| {
+                    worker.handle_datagram(now, local, from, &mut bytes, sent);
+                    worker.finish_turn(now, sent);
+                });
             }
             Flight::ToPerson { to, bytes } => {
                 let from = SocketAddr::from(([10, 0, 0, 1], 10_000));

@@ -1,20 +1,19 @@
 //! Session keys and the transforms on one packet, for each profile.
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
 
+use super::provider::{self, GcmKey, TAG_LEN as GCM_TAG_LEN};
 use super::{OpenError, Profile};
 
-const GCM_TAG_LEN: usize = 16;
 const HMAC_TAG_LEN: usize = 10;
 /// The bit of an SRTCP index word that says "encrypted"; we neither send nor take anything else.
 const ENCRYPTED: u32 = 0x8000_0000;
 
 /// Keys of one direction and kind, set up once.
 pub(super) enum Cipher {
-    Gcm { key: LessSafeKey, salt: [u8; 12] },
+    Gcm { key: GcmKey, salt: [u8; 12] },
     CounterMode { key: Box<EncryptingKey>, authentication: Box<hmac::Key>, salt: [u8; 14] },
 }
 
@@ -38,8 +37,7 @@ impl Cipher {
         derive(key, salt, first + 2, &mut session_salt[..profile.salt_len()])?;
         Some(match profile {
             Profile::AeadAes256Gcm | Profile::AeadAes128Gcm => {
-                let algorithm = if profile == Profile::AeadAes256Gcm { &AES_256_GCM } else { &AES_128_GCM };
-                let key = LessSafeKey::new(UnboundKey::new(algorithm, &session_key).ok()?);
+                let key = GcmKey::new(provider::chosen(), &session_key)?;
                 Self::Gcm { key, salt: *session_salt.first_chunk::<12>()? }
             }
             Profile::AesCm128HmacSha1 => {
@@ -69,8 +67,7 @@ impl Cipher {
                 let (clear, rest) = buffer.get_mut(..total)?.split_at_mut(header);
                 let (payload, tag) = rest.split_at_mut(len - header);
                 let nonce = gcm_nonce(salt, ssrc, index);
-                let sealed = key.seal_in_place_separate_tag(nonce, Aad::from(&*clear), payload).ok()?;
-                tag.copy_from_slice(sealed.as_ref());
+                tag.copy_from_slice(&key.seal(nonce, clear, payload)?);
                 Some(total)
             }
             Self::CounterMode { key, authentication, salt } => {
@@ -91,8 +88,8 @@ impl Cipher {
                     return Err(OpenError::Malformed);
                 }
                 let nonce = gcm_nonce(salt, ssrc, index);
-                let opened = key.open_in_place(nonce, Aad::from(&*clear), sealed).map_err(|_| OpenError::Forged)?;
-                Ok(header + opened.len())
+                let opened = key.open(nonce, clear, sealed).ok_or(OpenError::Forged)?;
+                Ok(header + opened)
             }
             Self::CounterMode { key, authentication, salt } => {
                 let len =
@@ -126,8 +123,8 @@ impl Cipher {
                 let (clear, rest) = buffer.get_mut(..total)?.split_at_mut(8);
                 let (payload, trailer) = rest.split_at_mut(len - 8);
                 let nonce = gcm_rtcp_nonce(salt, ssrc, index);
-                let tag = key.seal_in_place_separate_tag(nonce, Aad::from(rtcp_aad(clear, word)), payload).ok()?;
-                trailer[..GCM_TAG_LEN].copy_from_slice(tag.as_ref());
+                let tag = key.seal(nonce, &rtcp_aad(clear, word), payload)?;
+                trailer[..GCM_TAG_LEN].copy_from_slice(&tag);
                 trailer[GCM_TAG_LEN..].copy_from_slice(&word);
                 Some(total)
             }
@@ -154,8 +151,8 @@ impl Cipher {
                 let (clear, sealed) = packet[..end].split_at_mut(8);
                 let aad = rtcp_aad(clear, (index | ENCRYPTED).to_be_bytes());
                 let nonce = gcm_rtcp_nonce(salt, ssrc, index);
-                let opened = key.open_in_place(nonce, Aad::from(aad), sealed).map_err(|_| OpenError::Forged)?;
-                Ok(8 + opened.len())
+                let opened = key.open(nonce, &aad, sealed).ok_or(OpenError::Forged)?;
+                Ok(8 + opened)
             }
             Self::CounterMode { key, authentication, salt } => {
                 let signed = packet.len() - HMAC_TAG_LEN;
@@ -201,7 +198,7 @@ fn counter_iv(salt: &[u8; 14], ssrc: u32, index: u64) -> [u8; 16] {
 }
 
 /// RFC 7714 §8.1: two zero bytes, SSRC, roll-over counter, sequence number, all XOR the salt.
-fn gcm_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
+fn gcm_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> [u8; 12] {
     let mut nonce = *salt;
     for (byte, other) in nonce[2..6].iter_mut().zip(ssrc.to_be_bytes()) {
         *byte ^= other;
@@ -209,11 +206,11 @@ fn gcm_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
     for (byte, other) in nonce[6..12].iter_mut().zip(&index.to_be_bytes()[2..]) {
         *byte ^= other;
     }
-    Nonce::assume_unique_for_key(nonce)
+    nonce
 }
 
 /// RFC 7714 §9.1: two zero bytes, SSRC, two zero bytes, index, all XOR the salt.
-fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
+fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> [u8; 12] {
     gcm_nonce(salt, ssrc, u64::from(index))
 }
 
@@ -235,6 +232,7 @@ fn rtp_tag(key: &hmac::Key, packet: &[u8], index: u64) -> hmac::Tag {
 
 #[cfg(test)]
 mod tests {
+    use super::provider::Provider;
     use super::*;
 
     fn hex(text: &str) -> Vec<u8> {
@@ -269,31 +267,54 @@ mod tests {
         assert_eq!(stream.to_vec(), hex("E03EAD0935C95E80E166B16DD92B4EB4"));
     }
 
-    /// RFC 7714 §16.1.1 and §17.1: session keys given, AES-128.
-    #[test]
-    fn gcm_packets_are_those_of_the_specification() {
-        let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &hex("000102030405060708090a0b0c0d0e0f")).unwrap());
-        let cipher = Cipher::Gcm { key, salt: hex("517569642070726f2071756f").try_into().unwrap() };
-        let mut packet =
-            hex("8040f17b8041f8d35501a0b247616c6c696120657374206f6d6e69732064697669736120696e207061727465732074726573");
-        let len = packet.len();
-        packet.resize(len + GCM_TAG_LEN, 0);
-        cipher.seal_rtp(&mut packet, len, 12, 0x5501_a0b2, 0xf17b).unwrap();
-        let expected =
-            hex("8040f17b8041f8d35501a0b2f24de3a3fb34de6cacba861c9d7e4bcabe633bd50d294e6f42a5f47a51c7d19b36de3adf8833\
-             899d7f27beb16a9152cf765ee4390cce");
-        assert_eq!(packet, expected);
-        assert_eq!(cipher.open_rtp(&mut packet, 12, 0x5501_a0b2, 0xf17b), Ok(len));
+    /// RFC 7714 §16 and §17: packets under session keys that are given.
+    fn assert_gcm_vectors(key: &str, rtp: &str, rtcp: &str) {
+        for provider in [Provider::AwsLc, Provider::Ring] {
+            let key = GcmKey::new(provider, &hex(key)).unwrap();
+            let cipher = Cipher::Gcm { key, salt: hex("517569642070726f2071756f").try_into().unwrap() };
+            let mut packet = hex(
+                "8040f17b8041f8d35501a0b247616c6c696120657374206f6d6e69732064697669736120696e207061727465732074726573",
+            );
+            let plain = packet.clone();
+            packet.resize(plain.len() + GCM_TAG_LEN, 0);
+            cipher.seal_rtp(&mut packet, plain.len(), 12, 0x5501_a0b2, 0xf17b).unwrap();
+            assert_eq!(packet, hex(rtp), "{provider:?}");
+            assert_eq!(cipher.open_rtp(&mut packet, 12, 0x5501_a0b2, 0xf17b), Ok(plain.len()));
+            assert_eq!(packet[..plain.len()], plain);
 
-        let mut compound = hex(
-            "81c8000d4d6172734e5450314e545032525450200000042a0000e9304c756e61deadbeefdeadbeefdeadbeefdeadbeefdeadbeef",
+            let mut compound = hex(
+                "81c8000d4d6172734e5450314e545032525450200000042a0000e9304c756e61deadbeefdeadbeefdeadbeefdeadbeefdeadbeef",
+            );
+            let plain = compound.clone();
+            compound.resize(plain.len() + GCM_TAG_LEN + 4, 0);
+            cipher.seal_rtcp(&mut compound, plain.len(), 0x4d61_7273, 0x5d4).unwrap();
+            assert_eq!(compound, hex(rtcp), "{provider:?}");
+            assert_eq!(cipher.open_rtcp(&mut compound, 0x4d61_7273), Ok(plain.len()));
+            assert_eq!(compound[..plain.len()], plain);
+        }
+    }
+
+    /// RFC 7714 §16.1.1 and §17.1.
+    #[test]
+    fn packets_under_128_bits_are_those_of_the_specification() {
+        assert_gcm_vectors(
+            "000102030405060708090a0b0c0d0e0f",
+            "8040f17b8041f8d35501a0b2f24de3a3fb34de6cacba861c9d7e4bcabe633bd50d294e6f42a5f47a51c7d19b36de3adf8833\
+             899d7f27beb16a9152cf765ee4390cce",
+            "81c8000d4d61727363e94885dcdab67ca727d7662f6b7e997ff5c0f76c06f32dc676a5f1730d6fda4ce09b4686303ded0bb9\
+             275bc84aa45896cf4d2fc5abf87245d9eade800005d4",
         );
-        let len = compound.len();
-        compound.resize(len + GCM_TAG_LEN + 4, 0);
-        cipher.seal_rtcp(&mut compound, len, 0x4d61_7273, 0x5d4).unwrap();
-        let expected =
-            hex("81c8000d4d61727363e94885dcdab67ca727d7662f6b7e997ff5c0f76c06f32dc676a5f1730d6fda4ce09b4686303ded0bb9\
-             275bc84aa45896cf4d2fc5abf87245d9eade800005d4");
-        assert_eq!(compound, expected);
+    }
+
+    /// RFC 7714 §16.2.1 and §17.3.
+    #[test]
+    fn packets_under_256_bits_are_those_of_the_specification() {
+        assert_gcm_vectors(
+            "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+            "8040f17b8041f8d35501a0b232b1de78a822fe12ef9f78fa332e33aab18012389a58e2f3b50b2a0276ffae0f1ba63799b87b\
+             7aa3db36dfffd6b0f9bb7878d7a76c13",
+            "81c8000d4d617273d50ae4d1f5ce5d304ba297e47d470c282c3ece5dbffe0a50a2eaa5c1110555be8415f658c61de0476f1b\
+             6fad1d1eb30c4446839f57ff6f6cb26ac3be800005d4",
+        );
     }
 }

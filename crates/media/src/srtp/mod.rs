@@ -1,6 +1,7 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714): one context per direction, in place, no allocation per packet.
 
 mod cipher;
+pub mod provider;
 mod window;
 
 use rustc_hash::FxHashMap;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use tertulia_model::{ChannelAddress, ChannelSink, ConferenceId, EndpointId, ExpireReason};
 
+use super::timers::TimerId;
 use crate::transport::Transport;
 
 /// From the client's answer to media.
@@ -30,12 +31,18 @@ pub(super) struct Endpoint {
     pub(super) answered: Option<Instant>,
     pub(super) connected: bool,
     pub(super) last_heard: Instant,
-    pub(super) scheduled: Option<Instant>,
+    pub(super) timer: TimerId,
     told_sfu: Instant,
 }
 
 impl Endpoint {
-    pub(super) fn new(now: Instant, transport: Transport, conference: ConferenceId, id: EndpointId) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        transport: Transport,
+        conference: ConferenceId,
+        id: EndpointId,
+        timer: TimerId,
+    ) -> Self {
         Self {
             transport,
             conference,
@@ -48,7 +55,7 @@ impl Endpoint {
             answered: None,
             connected: false,
             last_heard: now,
-            scheduled: None,
+            timer,
             told_sfu: now,
         }
     }

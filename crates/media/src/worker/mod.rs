@@ -27,7 +27,7 @@ use crate::srtp::{OpenError, Profile};
 use crate::transport::{End, Event, OFFERED_SETUP, Role, Transport, Wire, username_of};
 use batch::{Batch, Flush};
 use endpoint::Endpoint;
-use timers::{Timer, Timers};
+use timers::{Timer, TimerId, Timers};
 
 /// Room for plaintext in an egress slot.
 const PLAINTEXT_MAX: usize = 1500;
@@ -156,7 +156,7 @@ pub struct Held {
     pub addresses: usize,
     /// User fragments that are some endpoint's.
     pub user_fragments: usize,
-    /// Deadlines, those of what is already gone included: they go when they pass.
+    /// Deadlines.
     pub timers: usize,
 }
 
@@ -166,7 +166,17 @@ struct Room {
     feedback: FeedbackSsrcs,
     endpoints: BTreeMap<EndpointId, usize>,
     events: Arc<dyn EventSink>,
-    scheduled: Option<Instant>,
+    timer: TimerId,
+    /// Whether it is in the worker's list of conferences that this turn touched.
+    touched: bool,
+}
+
+impl Room {
+    fn touch(&mut self, conference: ConferenceId, touched: &mut Vec<ConferenceId>) {
+        if !std::mem::replace(&mut self.touched, true) {
+            touched.push(conference);
+        }
+    }
 }
 
 /// A worker's state.
@@ -180,6 +190,8 @@ pub struct Worker {
     by_ufrag: FxHashMap<String, usize>,
     timers: Timers,
     batch: Batch,
+    /// Conferences that something happened to since the last turn ended.
+    touched: Vec<ConferenceId>,
     counters: Counters,
     events: Vec<Event>,
     outputs: Vec<Output>,
@@ -198,6 +210,7 @@ impl Worker {
             by_ufrag: FxHashMap::default(),
             timers: Timers::default(),
             batch: Batch::default(),
+            touched: Vec::new(),
             counters: Counters::default(),
             events: Vec::new(),
             outputs: Vec::new(),
@@ -225,7 +238,8 @@ impl Worker {
         self.timers.next()
     }
 
-    /// Takes one datagram, which it may change in place.
+    /// Takes one datagram, which it may change in place. What follows from it leaves at the end of the turn at the latest: see
+    /// [`Worker::finish_turn`].
     pub fn handle_datagram(
         &mut self,
         now: Instant,
@@ -248,7 +262,8 @@ impl Worker {
             }
         };
         let Some(slot) = slot else { return };
-        self.guarded(slot, |worker| match bytes[0] {
+        let Some(conference) = self.slots.get(slot).map(|endpoint| endpoint.conference) else { return };
+        self.guarded(conference, |worker| match bytes[0] {
             128..=191 => worker.handle_media(now, slot, remote, bytes, flush),
             first => worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
                 if first <= 3 {
@@ -258,6 +273,16 @@ impl Worker {
                 }
             }),
         });
+    }
+
+    /// Ends a turn: what its datagrams gave rise to is sent, many at a time. [`Worker::handle_command`] and [`Worker::on_timeout`] end one
+    /// by themselves.
+    pub fn finish_turn(&mut self, now: Instant, flush: &mut dyn Flush) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for conference in touched.drain(..) {
+            self.guarded(conference, |worker| worker.finish_room(now, conference, flush));
+        }
+        self.touched = touched;
         self.batch.flush(flush);
     }
 
@@ -275,27 +300,32 @@ impl Worker {
                 }
             }
         }
-        self.batch.flush(flush);
+        self.finish_turn(now, flush);
     }
 
     /// Runs everything that is due.
     pub fn on_timeout(&mut self, now: Instant, flush: &mut dyn Flush) {
-        while let Some((at, timer)) = self.timers.pop_due(now) {
+        while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                Timer::Endpoint(slot) => self.endpoint_timeout(now, slot, at, flush),
-                Timer::Conference(id) => {
-                    let Some(room) = self.rooms.get_mut(&id).filter(|room| room.scheduled == Some(at)) else {
-                        continue;
-                    };
-                    room.scheduled = None;
-                    let Some(slot) = room.endpoints.values().next().copied() else { continue };
-                    self.guarded(slot, |worker| {
-                        worker.with_room(slot, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out));
-                    });
-                }
+                Timer::Endpoint(slot) => self.endpoint_timeout(now, slot, flush),
+                Timer::Conference(id) => self.guarded(id, |worker| {
+                    worker.with_conference(id, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out));
+                }),
             }
         }
-        self.batch.flush(flush);
+        self.finish_turn(now, flush);
+    }
+
+    /// The end of a turn for a conference that it touched. Its deadline is looked up here, once, and not for each packet.
+    fn finish_room(&mut self, now: Instant, conference: ConferenceId, flush: &mut dyn Flush) {
+        let next = |worker: &Self| worker.rooms.get(&conference).and_then(|room| room.sfu.next_timeout());
+        if next(self).is_some_and(|at| at <= now) {
+            // Became due within the turn: this saves another one.
+            self.with_conference(conference, flush, |sfu, egress, out| sfu.on_timeout(now, egress, out));
+        }
+        let Some(room) = self.rooms.get_mut(&conference) else { return };
+        room.touched = false;
+        self.timers.schedule(room.timer, room.sfu.next_timeout());
     }
 
     fn open(&mut self, conference: ConferenceId, events: Arc<dyn EventSink>) {
@@ -304,8 +334,11 @@ impl Worker {
         let ssrc = |bits: u64| Ssrc(1_000_000_000 + u32::try_from(bits % 1_000_000_000).unwrap_or(0));
         let feedback = FeedbackSsrcs { audio: ssrc(seed), video: ssrc(seed.rotate_left(32) ^ 1) };
         let sfu = Conference::new(conference, feedback, seed);
-        let room = Room { sfu, feedback, endpoints: BTreeMap::new(), events, scheduled: None };
-        self.rooms.insert(conference, room);
+        let timer = self.timers.add(Timer::Conference(conference));
+        let room = Room { sfu, feedback, endpoints: BTreeMap::new(), events, timer, touched: false };
+        if let Some(replaced) = self.rooms.insert(conference, room) {
+            self.timers.remove(replaced.timer);
+        }
     }
 
     fn handle_request(
@@ -366,7 +399,8 @@ impl Worker {
         let ice = ice_credentials();
         let password = secret(24);
         let transport = Transport::new(now, Role::Bridge, &self.identity, ice.clone(), &self.settings.locals);
-        let slot = self.slots.insert(Endpoint::new(now, transport, conference, id.clone()));
+        let timer = self.timers.add(Timer::Endpoint(self.slots.vacant_key()));
+        let slot = self.slots.insert(Endpoint::new(now, transport, conference, id.clone(), timer));
         self.by_ufrag.insert(ice.ufrag.clone(), slot);
         self.registry.insert(conference, id.clone(), password.clone());
         let channel =
@@ -490,7 +524,7 @@ impl Worker {
     ) {
         let mut events = std::mem::take(&mut self.events);
         let Some(endpoint) = self.slots.get_mut(slot) else { return };
-        run(endpoint, &mut BatchWire { batch: &mut self.batch, flush }, &mut events);
+        run(endpoint, &mut BatchWire { slot, batch: &mut self.batch, flush }, &mut events);
         for event in events.drain(..) {
             match event {
                 Event::Address(address) => self.learn_address(now, slot, address),
@@ -553,14 +587,14 @@ impl Worker {
         self.expire(now, slot, reason, flush);
     }
 
-    fn endpoint_timeout(&mut self, now: Instant, slot: usize, at: Instant, flush: &mut dyn Flush) {
-        let Some(endpoint) = self.slots.get_mut(slot).filter(|endpoint| endpoint.scheduled == Some(at)) else { return };
-        endpoint.scheduled = None;
+    fn endpoint_timeout(&mut self, now: Instant, slot: usize, flush: &mut dyn Flush) {
+        let Some(endpoint) = self.slots.get(slot) else { return };
+        let conference = endpoint.conference;
         if let Some(reason) = endpoint.overdue(now) {
             self.expire(now, slot, reason, flush);
             return;
         }
-        self.guarded(slot, |worker| {
+        self.guarded(conference, |worker| {
             worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
                 endpoint.transport.on_timeout(now, wire, events);
             });
@@ -589,6 +623,7 @@ impl Worker {
 
     fn expire_conference(&mut self, conference: ConferenceId) {
         let Some(room) = self.rooms.remove(&conference) else { return };
+        self.timers.remove(room.timer);
         for slot in room.endpoints.into_values() {
             if let Some(endpoint) = self.slots.try_remove(slot) {
                 self.forget(slot, &endpoint);
@@ -597,6 +632,7 @@ impl Worker {
     }
 
     fn forget(&mut self, slot: usize, endpoint: &Endpoint) {
+        self.timers.remove(endpoint.timer);
         for ufrag in &endpoint.ufrags {
             self.by_ufrag.remove(ufrag);
         }
@@ -618,8 +654,19 @@ impl Worker {
         flush: &mut dyn Flush,
         run: impl FnOnce(&mut Conference, &mut BatchEgress<'_>, &mut Vec<Output>),
     ) {
-        let Some(conference) = self.slots.get(slot).map(|endpoint| endpoint.conference) else { return };
+        if let Some(conference) = self.slots.get(slot).map(|endpoint| endpoint.conference) {
+            self.with_conference(conference, flush, run);
+        }
+    }
+
+    fn with_conference(
+        &mut self,
+        conference: ConferenceId,
+        flush: &mut dyn Flush,
+        run: impl FnOnce(&mut Conference, &mut BatchEgress<'_>, &mut Vec<Output>),
+    ) {
         let Some(room) = self.rooms.get_mut(&conference) else { return };
+        room.touch(conference, &mut self.touched);
         let mut out = std::mem::take(&mut self.outputs);
         let mut egress = BatchEgress { slots: &mut self.slots, batch: &mut self.batch, flush };
         run(&mut room.sfu, &mut egress, &mut out);
@@ -634,8 +681,6 @@ impl Worker {
             }
         }
         self.outputs = out;
-        let next = room.sfu.next_timeout();
-        self.timers.schedule(&mut room.scheduled, Timer::Conference(conference), next);
     }
 
     fn reschedule(&mut self, now: Instant, slot: usize) {
@@ -643,19 +688,17 @@ impl Worker {
         let conference = endpoint.conference;
         let heard = endpoint.take_activity();
         let next = endpoint.next_timeout();
-        self.timers.schedule(&mut endpoint.scheduled, Timer::Endpoint(slot), next);
+        self.timers.schedule(endpoint.timer, next);
         if let Some(room) = self.rooms.get_mut(&conference) {
             if heard {
                 room.sfu.handle_activity(now, key_of(slot));
             }
-            let next = room.sfu.next_timeout();
-            self.timers.schedule(&mut room.scheduled, Timer::Conference(conference), next);
+            room.touch(conference, &mut self.touched);
         }
     }
 
     /// A defect of ours may cost the conference that met it, never the worker.
-    fn guarded(&mut self, slot: usize, run: impl FnOnce(&mut Self)) {
-        let Some(conference) = self.slots.get(slot).map(|endpoint| endpoint.conference) else { return };
+    fn guarded(&mut self, conference: ConferenceId, run: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
             self.counters.panics += 1;
             error!(%conference, "a defect ended a conference");
@@ -678,13 +721,14 @@ fn slot_of_key(key: EndpointKey) -> usize {
 
 /// ICE's and DTLS's way out.
 struct BatchWire<'a> {
+    slot: usize,
     batch: &'a mut Batch,
     flush: &'a mut dyn Flush,
 }
 
 impl Wire for BatchWire<'_> {
     fn datagram(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
-        self.batch.push(self.flush, |slot| {
+        self.batch.push(self.flush, self.slot, |slot| {
             slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
             Some((bytes.len(), local, remote))
         });
@@ -701,7 +745,7 @@ struct BatchEgress<'a> {
 impl Egress for BatchEgress<'_> {
     fn rtp(&mut self, to: EndpointKey, write: impl FnOnce(&mut [u8]) -> usize) {
         let Some(endpoint) = self.slots.get_mut(slot_of_key(to)) else { return };
-        self.batch.push(self.flush, |slot| {
+        self.batch.push(self.flush, slot_of_key(to), |slot| {
             let len = write(&mut slot[..PLAINTEXT_MAX]);
             if len == 0 { None } else { endpoint.transport.seal_rtp(slot, len) }
         });
@@ -709,7 +753,7 @@ impl Egress for BatchEgress<'_> {
 
     fn rtcp(&mut self, to: EndpointKey, compound: &[u8]) {
         let Some(endpoint) = self.slots.get_mut(slot_of_key(to)) else { return };
-        self.batch.push(self.flush, |slot| {
+        self.batch.push(self.flush, slot_of_key(to), |slot| {
             slot.get_mut(..compound.len())?.copy_from_slice(compound);
             endpoint.transport.seal_rtcp(slot, compound.len())
         });

@@ -118,6 +118,7 @@ impl World {
             let mut next = Sent::default();
             if to == LOCAL.parse().unwrap() {
                 self.worker.handle_datagram(self.now, to, from, &mut bytes, &mut next);
+                self.worker.finish_turn(self.now, &mut next);
             } else if let Some(client) = self.clients.iter_mut().find(|client| client.address == to) {
                 match bytes[0] {
                     0..=3 => client.transport.handle_stun(self.now, to, from, &bytes, &mut next, &mut client.events),
