@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
+use tertulia_media::srtp::Profile;
 use tertulia_media::{BridgeHandle, MediaBridge, Settings};
 use tertulia_model::{
     Bridge, BridgeEvent, BridgeRequest, Capabilities, ChannelSink, ConferenceId, DtlsSetup, EventSink, Fingerprint,
@@ -90,7 +91,7 @@ fn serve(bridge: &BridgeHandle, reports: &Sender<Report>) -> std::io::Result<()>
                 let _ = reports.send(Report::Counters(counters(bridge, &texts)));
             }
             Order::FanOut(orders) => {
-                let running = fanout::start(orders)?;
+                let running = fanout::start(orders, negotiated(bridge))?;
                 let _ = reports.send(Report::FanOut { address: running.address });
                 fan_out = Some(running);
             }
@@ -106,6 +107,17 @@ fn serve(bridge: &BridgeHandle, reports: &Sender<Report>) -> std::io::Result<()>
         }
     }
     Ok(())
+}
+
+/// The profile that most clients of the bridge have: a fan-out seals under the same.
+fn negotiated(bridge: &BridgeHandle) -> Profile {
+    let workers = bridge.counters().workers;
+    let profiles = [
+        (workers.connected_aead_128, Profile::AeadAes128Gcm),
+        (workers.connected_sha1, Profile::AesCm128HmacSha1),
+        (workers.connected_aead_256, Profile::AeadAes256Gcm),
+    ];
+    profiles.into_iter().max_by_key(|(count, _)| *count).map_or(Profile::AeadAes256Gcm, |(_, profile)| profile)
 }
 
 fn request_of(order: Order) -> Option<(u64, BridgeRequest)> {
@@ -141,6 +153,8 @@ fn counters(bridge: &BridgeHandle, texts: &AtomicU64) -> Counters {
             + workers.dropped_malformed,
         sent: counters.sent,
         refused: counters.refused,
+        dropped_full: counters.dropped_full,
+        runs: counters.runs.to_vec(),
         connected: workers.connected_aead_256 + workers.connected_aead_128 + workers.connected_sha1,
         failed: workers.failed_certificate + workers.failed_handshake,
         panics: workers.panics,

@@ -48,7 +48,7 @@ impl Running {
 ///
 /// # Errors
 /// When the system gives no socket or no thread.
-pub(crate) fn start(orders: FanOut) -> io::Result<Running> {
+pub(crate) fn start(orders: FanOut, profile: Profile) -> io::Result<Running> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     large_buffers(&socket);
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -57,7 +57,7 @@ pub(crate) fn start(orders: FanOut) -> io::Result<Running> {
     let stopped = Arc::clone(&stop);
     let thread = std::thread::Builder::new().name(THREAD.into()).spawn(move || {
         pin_to_core(0);
-        Turning::new(socket, orders).run(&stopped);
+        Turning::new(socket, orders, profile).run(&stopped);
     })?;
     Ok(Running { address, stop, thread })
 }
@@ -87,13 +87,14 @@ struct Turning {
 }
 
 impl Turning {
-    fn new(socket: UdpSocket, orders: FanOut) -> Self {
+    fn new(socket: UdpSocket, orders: FanOut, profile: Profile) -> Self {
         let mut next = 0u32;
         let mut subscriber = |(to, slots): (SocketAddr, u16)| {
             next += 1;
             let mut key = [0x5a; 32];
             key[..4].copy_from_slice(&next.to_be_bytes());
-            let outbound = orders.sealed.then(|| Outbound::new(Profile::AeadAes256Gcm, &key, &[7; 12])).flatten();
+            let (key, salt) = (&key[..profile.key_len()], &[7; 14][..profile.salt_len()]);
+            let outbound = orders.sealed.then(|| Outbound::new(profile, key, salt)).flatten();
             let to = match to {
                 SocketAddr::V4(to) => to,
                 SocketAddr::V6(to) => SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, to.port()),

@@ -79,9 +79,12 @@ pub(crate) struct Counters {
     pub(crate) datagrams: u64,
     /// Dropped for any reason.
     pub(crate) dropped: u64,
-    /// Datagrams that the kernel took, and did not take.
+    /// Datagrams that the kernel took, did not take, and had no room for.
     pub(crate) sent: u64,
     pub(crate) refused: u64,
+    pub(crate) dropped_full: u64,
+    /// Messages to the kernel by datagrams in them: 1, 2, 3–4, 5–8, 9–16, 17–32, 33–64.
+    pub(crate) runs: Vec<u64>,
     /// Handshakes that ended well.
     pub(crate) connected: u64,
     pub(crate) failed: u64,

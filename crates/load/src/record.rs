@@ -144,10 +144,16 @@ impl Record {
             (sum(&|window| window.seen.tally.frames), sum(&|window| window.seen.tally.frames_on_time));
         self.put_number("frames_on_time", (frames > 0).then(|| (on_time as f64 / frames as f64).min(1.0)));
         let histogram = runs.iter().enumerate().filter(|(_, count)| **count > 0);
-        self.put(
-            "gso_run_histogram",
-            histogram.map(|(len, count)| (len.to_string(), json!(count))).collect::<Map<_, _>>(),
-        );
+        let histogram: Map<String, Value> = histogram.map(|(len, count)| (len.to_string(), json!(count))).collect();
+        self.put("arrived_run_histogram", histogram);
+        let classes = ["1", "2", "3-4", "5-8", "9-16", "17-32", "33-64"].iter().enumerate();
+        let class = |class: usize| {
+            let count = |of: &[u64]| of.get(class).copied().unwrap_or(0);
+            sum(&|window| count(&window.after.runs).saturating_sub(count(&window.before.runs)))
+        };
+        let sent: Map<String, Value> = classes.map(|(n, name)| ((*name).to_owned(), json!(class(n)))).collect();
+        self.put("gso_run_histogram", sent);
+        self.put("bridge_dropped_full", sum(&|window| window.after.dropped_full - window.before.dropped_full));
         let verified = sum(&|window| window.seen.tally.verified);
         let allocations: Option<u64> =
             rounds.iter().map(|r| Some(r.bridge.after.allocations? - r.bridge.before.allocations?)).sum();
