@@ -18,6 +18,7 @@ const FLOORS: &[(&str, Option<u8>)] = &[
     ("tertulia", Some(3)),
     ("tertulia-participant", None),
     ("tertulia-sim", None),
+    ("tertulia-load", None),
     ("tertulia-fuzz", None),
     ("xtask", None),
 ];

@@ -1,0 +1,155 @@
+//! `tertulia-load`: loads the real bridge over real UDP on loopback, checks every packet, and says what it cost.
+
+mod allocator;
+mod camera;
+mod child;
+mod client;
+mod cross;
+mod fanout;
+mod histogram;
+mod link;
+mod measure;
+mod meeting;
+mod payload;
+mod plan;
+mod process;
+mod protocol;
+mod record;
+mod scenario;
+mod shard;
+mod socket;
+mod sources;
+mod stream;
+mod tally;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::Value;
+
+use child::How;
+use measure::Pace;
+use scenario::{Manner, Scenario};
+
+#[global_allocator]
+static ALLOCATOR: allocator::Counting = allocator::Counting;
+
+/// Loads the bridge over UDP on loopback, checks every packet, and says what it cost.
+#[derive(Debug, Parser)]
+#[command(version, args_override_self = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Scenario(Scenario),
+    /// Runs the scenarios of docs/performance.md, one after the other.
+    Report {
+        /// Smaller sizes, for a first look.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Prints the table of results that were written with `--json`.
+    Table {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The process with the bridge; started by the others.
+    #[command(hide = true)]
+    Bridge,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Options {
+    /// Worker threads of the bridge, on the first cores; the generator takes the others.
+    #[arg(long, global = true, default_value_t = 1)]
+    workers: usize,
+    /// Rounds; the first is left out of the result when there are more.
+    #[arg(long, global = true, default_value_t = 8)]
+    rounds: usize,
+    /// Seconds of a window.
+    #[arg(long, global = true, default_value_t = 2.0)]
+    seconds: f64,
+    /// Seconds before a window in which media flows already.
+    #[arg(long, global = true, default_value_t = 1.5)]
+    warm_up: f64,
+    /// Leaves the fan-outs out.
+    #[arg(long, global = true)]
+    no_baselines: bool,
+    /// Raises the number of sending rooms until packets are lost, and measures at the most without loss.
+    #[arg(long, global = true)]
+    climb: bool,
+    /// The last so many people are clients of other hands (str0m), who check too and send nothing.
+    #[arg(long, global = true, default_value_t = 0)]
+    cross_check: usize,
+    /// Counts allocations of the bridge's threads.
+    #[arg(long, global = true)]
+    count_allocations: bool,
+    /// Seed of the bad networks.
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+    /// Adds the results to this file too, one JSON object a line.
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let Cli { command, options } = Cli::parse();
+    match run(command, &options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tertulia-load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, options: &Options) -> std::io::Result<()> {
+    let how = How { workers: options.workers.max(1), count_allocations: options.count_allocations };
+    let scenarios = match command {
+        Command::Bridge => return child::run(how),
+        Command::Table { file } => {
+            let text = std::fs::read_to_string(file)?;
+            let results: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
+            print!("{}", record::table(&results?));
+            return Ok(());
+        }
+        Command::Scenario(scenario) => vec![scenario],
+        Command::Report { quick } => scenario::report(quick),
+    };
+    let program = std::env::current_exe()?;
+    let pace = Pace {
+        rounds: options.rounds.max(1),
+        warm_up: Duration::from_secs_f64(options.warm_up),
+        window: Duration::from_secs_f64(options.seconds),
+        baselines: !options.no_baselines,
+    };
+    let manner = Manner {
+        program: &program,
+        how,
+        pace,
+        climb: options.climb,
+        cross_check: options.cross_check,
+        seed: options.seed,
+    };
+    let mut all = Vec::new();
+    for scenario in scenarios {
+        for result in scenario::run(scenario, manner)? {
+            println!("{result}");
+            if let Some(path) = &options.json {
+                writeln!(std::fs::File::options().create(true).append(true).open(path)?, "{result}")?;
+            }
+            all.push(result);
+        }
+    }
+    print!("{}", record::table(&all));
+    Ok(())
+}

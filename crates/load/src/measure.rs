@@ -1,0 +1,200 @@
+//! Windows of a measurement, rounds of windows, and what follows from them.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::meeting::Meeting;
+use crate::process::Cpu;
+use crate::protocol::Counters;
+use crate::shard::{Order, Reading};
+
+/// After the last packet was sent, until it counts as lost.
+const DRAIN: Duration = Duration::from_millis(400);
+
+/// How long, how often.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) rounds: usize,
+    pub(crate) warm_up: Duration,
+    pub(crate) window: Duration,
+    /// Whether fan-outs are measured beside the bridge.
+    pub(crate) baselines: bool,
+}
+
+/// What is done within a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// Media flows in the first so many rooms.
+    Flow(u32),
+    /// Media flows, and the stage changes every second.
+    Switch,
+}
+
+/// One window.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Window {
+    pub(crate) seconds: f64,
+    /// Of the worker threads, or of the fan-out.
+    pub(crate) busy: Cpu,
+    /// Of all threads of the bridge's process.
+    pub(crate) process: Cpu,
+    pub(crate) generator_s: f64,
+    pub(crate) seen: Reading,
+    /// Packets of the window, its beginning and end included, that never came.
+    pub(crate) lost: u64,
+    pub(crate) before: Counters,
+    pub(crate) after: Counters,
+    /// Datagrams for which some socket of this machine had no room.
+    pub(crate) kernel_drops: u64,
+}
+
+impl Window {
+    /// Nanoseconds of a worker for a packet that a subscriber verified.
+    pub(crate) fn ns_per_packet(&self) -> Option<f64> {
+        (self.seen.tally.verified > 0).then(|| self.busy.busy_ns as f64 / self.seen.tally.verified as f64)
+    }
+
+    /// Packets a second that subscribers verified.
+    pub(crate) fn pps(&self) -> f64 {
+        self.seen.tally.verified as f64 / self.seconds
+    }
+}
+
+/// One round: the bridge and, interleaved, its limits.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Round {
+    pub(crate) bridge: Window,
+    pub(crate) raw: Option<Window>,
+    pub(crate) sealed: Option<Window>,
+    /// Run length of the fan-outs, that of the bridge.
+    pub(crate) run: usize,
+}
+
+/// Measures round after round.
+///
+/// # Errors
+/// When a part of the measurement is gone.
+pub(crate) fn rounds(meeting: &mut Meeting, pace: Pace, activity: Activity) -> io::Result<Vec<Round>> {
+    let mut all = Vec::new();
+    for _ in 0..pace.rounds {
+        let bridge = window(meeting, pace, activity, "media")?;
+        let run = mean_run(&bridge.seen.runs).round().clamp(1.0, 16.0) as usize;
+        let mut round = Round { bridge, run, ..Round::default() };
+        if pace.baselines {
+            round.raw = Some(fan_out(meeting, pace, activity, false, run)?);
+            round.sealed = Some(fan_out(meeting, pace, activity, true, run)?);
+        }
+        all.push(round);
+    }
+    Ok(all)
+}
+
+/// One window of the bridge, or of what stands in its place: `threads` are those whose time counts.
+///
+/// # Errors
+/// As [`rounds`].
+pub(crate) fn window(meeting: &mut Meeting, pace: Pace, activity: Activity, threads: &str) -> io::Result<Window> {
+    let rooms = match activity {
+        Activity::Flow(rooms) => rooms,
+        Activity::Switch => u32::MAX,
+    };
+    let beginning = meeting.read()?;
+    let drops = kernel_drops();
+    meeting.tell(|| Order::Send(rooms));
+    meeting.pump(pace.warm_up)?;
+    let before = meeting.counters()?;
+    meeting.tell(|| Order::Clear);
+    let cpu_before = meeting.read()?.cpu;
+    let (busy, process, start) = (meeting.process.cpu(threads)?, meeting.process.cpu("")?, Instant::now());
+    match activity {
+        Activity::Flow(_) => meeting.pump(pace.window)?,
+        Activity::Switch => change_the_stage(meeting, pace.window)?,
+    }
+    let (busy, process) = (meeting.process.cpu(threads)?.since(busy), meeting.process.cpu("")?.since(process));
+    let seconds = start.elapsed().as_secs_f64();
+    let seen = meeting.read()?;
+    let after = meeting.counters()?;
+    meeting.tell(|| Order::Send(0));
+    meeting.pump(DRAIN)?;
+    let end = meeting.read()?;
+    let lost = |reading: &Reading| reading.expected.saturating_sub(reading.received);
+    Ok(Window {
+        seconds,
+        busy,
+        process,
+        generator_s: seen.cpu.saturating_sub(cpu_before).as_secs_f64(),
+        lost: lost(&end).saturating_sub(lost(&beginning)),
+        seen,
+        before,
+        after,
+        kernel_drops: kernel_drops().saturating_sub(drops),
+    })
+}
+
+fn fan_out(meeting: &mut Meeting, pace: Pace, activity: Activity, sealed: bool, run: usize) -> io::Result<Window> {
+    meeting.start_fan_out(sealed, run)?;
+    let window = window(meeting, pace, activity, crate::fanout::THREAD);
+    meeting.end_fan_out()?;
+    window
+}
+
+/// Two people take turns on everybody's stage, once a second.
+fn change_the_stage(meeting: &mut Meeting, time: Duration) -> io::Result<()> {
+    let end = Instant::now() + time;
+    let mut turn = 0;
+    while Instant::now() < end {
+        turn = 1 - turn;
+        meeting.speak(turn, true);
+        meeting.speak(1 - turn, false);
+        meeting.tell(|| Order::Watch { person: turn, encoding: 2 });
+        for person in 2..meeting.plan.count() {
+            meeting.plan.people[person as usize].stage = Some(turn);
+            meeting.wish(person)?;
+        }
+        meeting.pump(Duration::from_secs(1))?;
+    }
+    Ok(())
+}
+
+/// Datagrams per run, as they arrived.
+pub(crate) fn mean_run(runs: &[u64]) -> f64 {
+    let (mut pieces, mut datagrams) = (0, 0);
+    for (len, count) in runs.iter().enumerate() {
+        pieces += count;
+        datagrams += count * len as u64;
+    }
+    if pieces == 0 { 1.0 } else { datagrams as f64 / pieces as f64 }
+}
+
+/// The middle of some numbers, with the lowest and the highest; `None` without any.
+pub(crate) fn median(mut numbers: Vec<f64>) -> Option<(f64, f64, f64)> {
+    numbers.sort_by(f64::total_cmp);
+    let middle = numbers.len().checked_sub(1)? / 2;
+    Some((numbers[middle], numbers[0], *numbers.last()?))
+}
+
+/// Datagrams that found a full buffer on this machine (`RcvbufErrors` of RFC 4113's table, as Linux shows it).
+fn kernel_drops() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/snmp").unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
+    let mut fields = names.split(' ').zip(values.split(' '));
+    fields.find(|(name, _)| *name == "RcvbufErrors").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_run_weighs_pieces() {
+        assert!((mean_run(&[0, 3, 0, 0, 1]) - 7.0 / 4.0).abs() < 1e-9);
+        assert!((mean_run(&[]) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_median_is_one_of_the_numbers() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some((2.0, 1.0, 3.0)));
+        assert_eq!(median(Vec::new()), None);
+    }
+}
