@@ -16,24 +16,29 @@ const ADDRESSES_MAX: usize = 16;
 const STREAMS_MAX: usize = 64;
 /// A selected address from which nothing came for so long is dead if another one lives.
 const SILENT: Duration = Duration::from_secs(1);
+/// Without a word from the peer for so long nothing but checks is sent (RFC 7675 §5.1). Any authentic word counts, not answers alone: who
+/// sends us checks or media is there, and asked for ours.
+const CONSENT: Duration = Duration::from_secs(30);
 /// How long an unanswered restart is kept.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the agent before a restart still answers.
 const TRANSITION: Duration = Duration::from_secs(3);
-/// Turns of an agent after new credentials: it answers one queued check a turn and sends one, and asks for no turn sooner than in 50 ms.
-const KICK_TURNS: usize = 4;
+/// Most turns of an agent after new credentials: it answers one queued check a turn, of at most 100, then sends one a turn, and asks for no
+/// turn sooner than in 50 ms.
+const KICK_TURNS: usize = 104;
 
 /// The agents and the route they chose.
 pub(super) struct Ice {
     controlling: bool,
     locals: Vec<SocketAddr>,
-    agent: IceAgent,
+    pub(super) agent: IceAgent,
     /// The agent of a restart, or the one before it, and when it is dropped.
     pub(super) second: Option<(IceAgent, Instant)>,
     /// Whether `second` is a restart that has not been nominated yet.
     pub(super) restarting: bool,
     generation: u32,
     route: Option<(SocketAddr, SocketAddr)>,
+    has_consent: bool,
     /// Remote addresses that passed a check.
     pub(super) addresses: ArrayVec<Known, ADDRESSES_MAX>,
     fresh: ArrayVec<Known, ADDRESSES_MAX>,
@@ -74,15 +79,16 @@ impl Ice {
             restarting: false,
             generation: 0,
             route: None,
+            has_consent: true,
             addresses: ArrayVec::new(),
             fresh: ArrayVec::new(),
             streams: 0,
         }
     }
 
-    /// Local and remote address of the selected pair.
+    /// Local and remote address of the selected pair, while the peer consents to be sent to.
     pub(super) fn route(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.route
+        self.route.filter(|_| self.has_consent)
     }
 
     /// Remote addresses that became known since the last call.
@@ -106,7 +112,9 @@ impl Ice {
             _ => return, // stale
         }
         for _ in 0..KICK_TURNS {
-            self.turn(now, wire);
+            if !self.turn(now, wire) {
+                break;
+            }
         }
     }
 
@@ -136,6 +144,7 @@ impl Ice {
         // A connection and a UDP socket of one peer hardly ever have the same port; then each vouches for the other.
         for known in self.addresses.iter_mut().filter(|known| known.remote == remote) {
             known.heard = now;
+            self.has_consent = true;
         }
     }
 
@@ -171,6 +180,9 @@ impl Ice {
     }
 
     pub(super) fn on_timeout(&mut self, now: Instant, wire: &mut impl Wire) {
+        if self.last_heard().is_some_and(|at| now.saturating_duration_since(at) >= CONSENT) {
+            self.has_consent = false;
+        }
         if self.second.as_ref().is_some_and(|(_, until)| now >= *until) {
             self.second = None;
             self.restarting = false;
@@ -181,25 +193,26 @@ impl Ice {
 
     pub(super) fn next_timeout(&mut self) -> Option<Instant> {
         let second = self.second.as_mut().and_then(|(agent, until)| Some(agent.poll_timeout()?.min(*until)));
-        self.agent.poll_timeout().into_iter().chain(second).min()
+        let consent = self.last_heard().map(|at| at + CONSENT).filter(|_| self.has_consent);
+        self.agent.poll_timeout().into_iter().chain(second).chain(consent).min()
     }
 
-    /// One turn of each agent: timers, then events, then what it sends.
-    fn turn(&mut self, now: Instant, wire: &mut impl Wire) {
+    /// One turn of each agent: timers, then events, then what it sends. Whether it sent something.
+    fn turn(&mut self, now: Instant, wire: &mut impl Wire) -> bool {
         self.agent.handle_timeout(now);
         while let Some(event) = self.agent.poll_event() {
             if let Some(route) = self.note(now, &event) {
                 self.route = Some(route);
             }
         }
-        send_all(&mut self.agent, wire);
-        let Some((mut second, mut until)) = self.second.take() else { return };
+        let mut sent = send_all(&mut self.agent, wire);
+        let Some((mut second, mut until)) = self.second.take() else { return sent };
         second.handle_timeout(now);
         let mut nominated = None;
         while let Some(event) = second.poll_event() {
             nominated = self.note(now, &event).or(nominated);
         }
-        send_all(&mut second, wire);
+        sent |= send_all(&mut second, wire);
         if let Some(route) = nominated.filter(|_| self.restarting) {
             // The new agent takes over; the old one answers a little longer.
             std::mem::swap(&mut self.agent, &mut second);
@@ -208,6 +221,7 @@ impl Ice {
             until = now + TRANSITION;
         }
         self.second = Some((second, until));
+        sent
     }
 
     /// Remembers addresses; the route of a nomination.
@@ -278,10 +292,13 @@ fn agent(now: Instant, controlling: bool, credentials: IceCredentials, locals: &
     agent
 }
 
-fn send_all(agent: &mut IceAgent, wire: &mut impl Wire) {
+fn send_all(agent: &mut IceAgent, wire: &mut impl Wire) -> bool {
+    let mut sent = false;
     while let Some(transmit) = agent.poll_transmit() {
         wire.datagram(transmit.source, transmit.destination, &transmit.contents);
+        sent = true;
     }
+    sent
 }
 
 /// The local user fragment that a binding request is meant for: the USERNAME up to the colon (RFC 8445 §7.2.2).

@@ -88,6 +88,8 @@ pub struct Transport {
     presented: Option<Vec<u8>>,
     verified: bool,
     keys: Option<(Vec<u8>, SrtpProfile)>,
+    /// DTLS is up, whatever came of it.
+    is_shaken: bool,
     srtp: Option<(Inbound, Outbound)>,
     held: Vec<Vec<u8>>,
     /// Made when the peer asks for it: most have their channel elsewhere.
@@ -128,6 +130,7 @@ impl Transport {
             presented: None,
             verified: false,
             keys: None,
+            is_shaken: false,
             srtp: None,
             held: Vec::new(),
             channel: None,
@@ -332,6 +335,9 @@ impl Transport {
             self.end(End::Closed, events);
         } else if failed {
             self.end(End::Handshake, events);
+        } else if self.is_shaken && self.keys.is_none() && self.srtp.is_none() {
+            // Keys come with the end of the handshake, or not at all.
+            self.end(End::NoProfile, events);
         }
     }
 
@@ -362,7 +368,7 @@ impl Transport {
                     self.check_certificate(events);
                 }
                 Output::Connected if self.keys.is_none() && self.presented.is_none() => *failed = true,
-                Output::Connected => {}
+                Output::Connected => self.is_shaken = true,
                 Output::ApplicationData(packet) => self.handle_channel(now, packet, events),
                 Output::CloseNotify => *closed = true,
                 Output::BufferTooSmall { .. } => {

@@ -112,6 +112,8 @@ pub struct Counters {
     pub connected_sha1: u64,
     /// Wrong certificates.
     pub failed_certificate: u64,
+    /// Handshakes without a common SRTP profile.
+    pub failed_profile: u64,
     /// Other failures of handshakes.
     pub failed_handshake: u64,
     /// Data channels beyond the one that an endpoint may have.
@@ -134,6 +136,7 @@ impl std::ops::AddAssign for Counters {
             connected_aead_128,
             connected_sha1,
             failed_certificate,
+            failed_profile,
             failed_handshake,
             channels_refused,
             panics,
@@ -149,6 +152,7 @@ impl std::ops::AddAssign for Counters {
         self.connected_aead_128 += connected_aead_128;
         self.connected_sha1 += connected_sha1;
         self.failed_certificate += failed_certificate;
+        self.failed_profile += failed_profile;
         self.failed_handshake += failed_handshake;
         self.channels_refused += channels_refused;
         self.panics += panics;
@@ -667,8 +671,12 @@ impl Worker {
 
     fn ended(&mut self, now: Instant, slot: usize, end: End, flush: &mut dyn Flush) {
         let reason = match end {
-            End::WrongCertificate | End::NoProfile => {
+            End::WrongCertificate => {
                 self.counters.failed_certificate += 1;
+                ExpireReason::Insecure
+            }
+            End::NoProfile => {
+                self.counters.failed_profile += 1;
                 ExpireReason::Insecure
             }
             End::Handshake => {

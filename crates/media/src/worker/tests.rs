@@ -232,6 +232,29 @@ fn one_who_never_connects_and_one_who_falls_silent_are_given_up() {
 }
 
 #[test]
+fn silence_is_told_after_eight_seconds_and_ends_with_the_first_word() {
+    let mut world = World::new();
+    world.join("ana");
+    world.join("bo");
+    world.run(20_000);
+    let bo = EndpointId::parse("bo").unwrap();
+    let told = |world: &World, active| {
+        world.log.0.lock().unwrap().contains(&BridgeEvent::Activity { endpoint: bo.clone(), active })
+    };
+    let silent = world.clients.pop().unwrap();
+    // Checks come every three seconds at most, so the last word may be that old.
+    world.run(4_900);
+    assert!(!told(&world, false));
+    world.run(4_600);
+    assert!(told(&world, false) && !told(&world, true));
+    world.clients.push(silent);
+    let packet = world.seal(1, 9);
+    world.send(1, packet);
+    world.run(1_500);
+    assert!(told(&world, true));
+}
+
+#[test]
 fn a_full_worker_refuses_and_says_so() {
     let mut world = World::new();
     for n in 0..101 {

@@ -1,0 +1,219 @@
+//! Addresses of a peer: new ones, too many, forged ones, none any more.
+
+use super::*;
+
+impl Pair {
+    fn connected() -> Self {
+        let mut pair = Self::new();
+        pair.connected_after(Duration::from_secs(2)).expect("connected");
+        pair
+    }
+
+    fn remote(&self) -> Option<SocketAddr> {
+        self.bridge.ice.route().map(|(_, remote)| remote)
+    }
+
+    /// A check of the client, caught on its way.
+    fn catch_check(&mut self) -> Vec<u8> {
+        loop {
+            self.run(Duration::from_millis(10));
+            let is_check = |bytes: &[u8]| bytes.starts_with(&[0, 1]);
+            let found = self.in_flight.iter().find(|(_, _, to, bytes)| to.to_string() == BRIDGE && is_check(bytes));
+            if let Some((.., bytes)) = found {
+                return bytes.clone();
+            }
+        }
+    }
+
+    /// Gives the bridge a datagram; how many it sent in return.
+    fn answers(&mut self, from: SocketAddr, bytes: &[u8]) -> usize {
+        let mut net = Net::default();
+        self.bridge.handle_stun(self.now, BRIDGE.parse().unwrap(), from, bytes, &mut net, &mut self.bridge_events);
+        net.flying.iter().filter(|(_, to, _)| *to == from).count()
+    }
+}
+
+fn elsewhere(n: u32) -> SocketAddr {
+    SocketAddr::new(std::net::Ipv4Addr::from(0x0a01_0000 + n).into(), 7_000)
+}
+
+#[test]
+fn media_follows_the_client_to_a_new_address_within_four_seconds() {
+    let mut pair = Pair::new();
+    pair.connected_after(Duration::from_secs(2)).expect("connected");
+    pair.run(Duration::from_secs(3));
+    pair.client_address = "10.0.0.9:6000".parse().unwrap();
+    let moved = pair.now;
+    while pair.bridge.ice.route().map(|(_, remote)| remote) != Some(pair.client_address) {
+        pair.run(Duration::from_millis(50));
+        assert!(pair.now - moved < Duration::from_secs(4), "still {:?}", pair.bridge.ice.route());
+    }
+    assert!(pair.media_reaches_the_bridge(2));
+}
+
+#[test]
+fn a_restart_changes_credentials_without_a_gap() {
+    let mut pair = Pair::new();
+    pair.connected_after(Duration::from_secs(2)).expect("connected");
+    let (bridge_ice, client_ice) = (ice_credentials(), ice_credentials());
+    let generation = pair.bridge.restart_ice(pair.now, bridge_ice.clone());
+    let mut net = Net::default();
+    let now = pair.now;
+    assert_eq!(pair.client.restart_ice(now, client_ice.clone()), generation);
+    pair.client.set_remote(now, &bridge_ice, None, Some(generation), &mut net, &mut pair.client_events);
+    // The restarted client agent needs the bridge's address, as signalling repeats it.
+    if let Some((second, _)) = &mut pair.client.ice.second {
+        second.add_remote_candidate(is::Candidate::host(BRIDGE.parse().unwrap(), is::Protocol::Udp).unwrap());
+    }
+    pair.bridge.set_remote(now, &client_ice, None, Some(generation + 7), &mut net, &mut pair.bridge_events);
+    assert!(pair.bridge.ice.restarting, "a stale generation is ignored");
+    pair.bridge.set_remote(now, &client_ice, None, Some(generation), &mut net, &mut pair.bridge_events);
+    pair.launch(net);
+    for n in 0..40 {
+        pair.run(Duration::from_millis(100));
+        assert!(pair.bridge.is_connected() && pair.media_reaches_the_bridge(10 + n));
+    }
+    assert!(!pair.bridge.ice.restarting && pair.bridge.ice.second.is_none());
+}
+
+#[test]
+fn the_user_fragment_before_a_restart_is_refused_after_the_transition() {
+    let mut pair = Pair::connected();
+    let old = pair.catch_check();
+    assert!(pair.answers(CLIENT.parse().unwrap(), &old) > 0);
+    let (bridge_ice, client_ice) = (ice_credentials(), ice_credentials());
+    let (now, generation) = (pair.now, pair.bridge.restart_ice(pair.now, bridge_ice.clone()));
+    pair.act(|pair, net| {
+        pair.client.restart_ice(now, client_ice.clone());
+        pair.client.set_remote(now, &bridge_ice, None, Some(generation), net, &mut pair.client_events);
+        if let Some((second, _)) = &mut pair.client.ice.second {
+            second.add_remote_candidate(is::Candidate::host(BRIDGE.parse().unwrap(), is::Protocol::Udp).unwrap());
+        }
+        pair.bridge.set_remote(now, &client_ice, None, Some(generation), net, &mut pair.bridge_events);
+    });
+    pair.run(Duration::from_millis(500));
+    assert!(!pair.bridge.ice.restarting && pair.answers(CLIENT.parse().unwrap(), &old) > 0, "within the transition");
+    pair.run(Duration::from_secs(5));
+    assert_eq!(pair.answers(CLIENT.parse().unwrap(), &old), 0);
+    assert!(pair.bridge.is_connected());
+}
+
+#[test]
+fn checks_that_came_before_the_answer_cost_no_time_after_it() {
+    for queued in [0, 1, 50, 200] {
+        let (a, b) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let mut pair = Pair::with(Instant::now(), &a, &b, b.fingerprint(DtlsSetup::Active));
+        // The answer is still on its way: start the bridge anew.
+        let (bridge_ice, client_ice) = (ice_credentials(), ice_credentials());
+        let at = [BRIDGE.parse().unwrap()];
+        pair.bridge = Transport::new(pair.now, Role::Bridge, &a, bridge_ice.clone(), &at);
+        pair.client = Transport::new(pair.now, Role::Client, &b, client_ice.clone(), &[CLIENT.parse().unwrap()]);
+        pair.in_flight.clear();
+        pair.act(|pair, net| {
+            let print = Some(a.fingerprint(DtlsSetup::Passive));
+            pair.client.set_remote(pair.now, &bridge_ice, print, None, net, &mut pair.client_events);
+            pair.client.add_remote_address(pair.now, at[0], net, &mut pair.client_events);
+        });
+        if queued > 0 {
+            let check = pair.catch_check();
+            pair.in_flight.clear();
+            (0..queued).for_each(|_| assert_eq!(pair.answers(CLIENT.parse().unwrap(), &check), 0));
+        }
+        pair.act(|pair, net| {
+            let print = Some(b.fingerprint(DtlsSetup::Active));
+            pair.bridge.set_remote(pair.now, &client_ice, print, None, net, &mut pair.bridge_events);
+        });
+        let answered = pair.now;
+        while pair.remote().is_none() {
+            pair.run(Duration::from_millis(1));
+            let took = pair.now - answered;
+            // A round trip, 5 ms, and the step of this loop. Without a queued check the client's next one must come first.
+            let limit = if queued == 0 { 600 } else { 56 };
+            assert!(took <= Duration::from_millis(limit), "{queued} queued: {took:?} at 50 ms round trip");
+        }
+    }
+}
+
+#[test]
+fn a_new_address_is_used_as_soon_as_it_is_proven() {
+    let mut pair = Pair::connected();
+    pair.run(Duration::from_secs(3));
+    let new = elsewhere(1);
+    pair.client_address = new;
+    pair.bridge_events.clear();
+    let mut proven = None;
+    while pair.remote() != Some(new) {
+        pair.run(Duration::from_millis(5));
+        if proven.is_none() && pair.bridge_events.contains(&Event::Address(new)) {
+            proven = Some(pair.now);
+        }
+        assert!(proven.is_none_or(|at| pair.now - at <= Duration::from_millis(100)), "50 ms and a round trip of 50 ms");
+    }
+    assert!(proven.is_some());
+}
+
+#[test]
+fn forged_checks_and_replayed_media_from_elsewhere_change_nothing() {
+    let mut pair = Pair::connected();
+    let mut check = pair.catch_check();
+    let at = check.len() - 12; // within the integrity: the fingerprint behind it has eight bytes
+    check[at] ^= 1;
+    let before = pair.remote();
+    for n in 0..20 {
+        pair.run(Duration::from_millis(300));
+        assert_eq!(pair.answers(elsewhere(n), &check), 0);
+        let mut media = vec![0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 1, 2, 3];
+        media.resize(60, 0);
+        assert!(pair.bridge.open_rtp(pair.now, elsewhere(n), &mut media).is_err());
+    }
+    assert_eq!((pair.remote(), pair.bridge.ice.addresses.len()), (before, 1));
+}
+
+#[test]
+fn a_silent_peer_is_sent_nothing_after_thirty_seconds_and_media_again_when_it_is_back() {
+    let mut pair = Pair::connected();
+    pair.run(Duration::from_secs(5));
+    let mut sequence = 0;
+    let mut seal = |pair: &mut Pair| {
+        sequence += 1; // one number is not sealed twice
+        let mut packet = [0x80; 100];
+        packet[3] = sequence;
+        pair.bridge.seal_rtp(&mut packet, 40).is_some()
+    };
+    pair.lost_of_ten = 10;
+    pair.run(Duration::from_secs(26));
+    assert!(seal(&mut pair), "consent lasts");
+    pair.run(Duration::from_secs(8));
+    assert!(!seal(&mut pair) && !pair.bridge.is_connected());
+    let sent = pair.sent_by_bridge;
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.sent_by_bridge, sent, "nothing at all");
+    // Whoever comes back is known by the next thing that is authentic.
+    let mut buffer = vec![0x80, 111, 0, 77, 0, 0, 0, 0, 0, 0, 0, 9, 1, 2, 3];
+    buffer.resize(60, 0);
+    pair.client.ice.heard(pair.now, BRIDGE.parse().unwrap());
+    let (len, ..) = pair.client.seal_rtp(&mut buffer, 15).expect("the client may send");
+    pair.bridge.open_rtp(pair.now, CLIENT.parse().unwrap(), &mut buffer[..len]).expect("opens");
+    assert!(seal(&mut pair));
+}
+
+#[test]
+fn the_seventeenth_address_gets_no_answer_and_a_hundred_thousand_cost_nothing() {
+    let mut pair = Pair::connected();
+    let check = pair.catch_check();
+    let answered: Vec<u32> = (0..100_000).filter(|n| pair.answers(elsewhere(*n), &check) > 0).collect();
+    assert_eq!(answered, (0..15).collect::<Vec<_>>(), "the first address is the client's own");
+    assert_eq!(pair.bridge.ice.addresses.len(), 16);
+    assert!(pair.bridge.ice.agent.remote_candidates().count() <= 17);
+    assert!(pair.answers(CLIENT.parse().unwrap(), &check) > 0, "those it has go on");
+}
+
+#[test]
+fn two_controlling_sides_connect_and_the_bridge_stays_in_control() {
+    let (a, b) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let mut pair = Pair::with(Instant::now(), &a, &b, b.fingerprint(DtlsSetup::Active));
+    pair.client.ice.agent.set_controlling(true);
+    pair.client.ice.agent.set_control_tie_breaker(u64::MAX - 1);
+    pair.connected_after(Duration::from_secs(3)).expect("connected");
+    assert!(pair.bridge.ice.agent.controlling() && !pair.client.ice.agent.controlling());
+}
