@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
 use tertulia_media::srtp::Profile;
-use tertulia_media::{BridgeHandle, MediaBridge, Settings};
+use tertulia_media::{BridgeHandle, MediaBridge, Policy, Settings};
 use tertulia_model::{
-    Bridge, BridgeEvent, BridgeRequest, Capabilities, ChannelSink, ConferenceId, DtlsSetup, EventSink, Fingerprint,
-    HashFunction, IceCredentials, RemoteTransport,
+    Bridge, BridgeEvent, BridgeRequest, Capabilities, ChannelKinds, ChannelSink, ConferenceId, DtlsSetup, EventSink,
+    Fingerprint, HashFunction, IceCredentials, RemoteTransport,
 };
 
 use crate::allocator;
@@ -51,6 +51,9 @@ pub(crate) fn run(how: How) -> std::io::Result<()> {
         workers: how.workers,
         advertised: Vec::new(),
         endpoints_per_worker: 1 << 20,
+        policy: Policy::default(),
+        channels: ChannelKinds::WebSocket,
+        tcp_port: None,
     };
     match MediaBridge::start(&settings) {
         Ok(bridge) => {

@@ -434,6 +434,7 @@ impl Client {
                 | Rtcp::ReceiverReport { .. }
                 | Rtcp::TransportCc { .. }
                 | Rtcp::FullIntraRequest { .. }
+                | Rtcp::ReceiverEstimate { .. }
                 | Rtcp::Other { .. } => {}
             }
         }
