@@ -92,6 +92,7 @@ impl Crowd {
 
     fn allocated(&mut self, endpoint: EndpointId, out: &mut Vec<Output>) {
         let transport = LocalTransport {
+            channels: tertulia_model::ChannelKinds::default(),
             ice: IceCredentials { ufrag: "frag".into(), pwd: "x".repeat(24) },
             fingerprint: Fingerprint { hash: HashFunction::Sha1, digest: vec![7; 20], setup: DtlsSetup::ActPass },
             candidates: Vec::new(),
