@@ -10,6 +10,8 @@ use super::{Control, read_name, socklen};
 pub(crate) const RECEIVE_MAX: usize = 32;
 /// Bytes of one message: whatever UDP can carry.
 const MESSAGE_MAX: usize = 65_536;
+/// Bytes of one datagram. Nobody sends longer ones for a good reason, and what is kept of packets is counted in packets.
+const DATAGRAM_MAX: usize = 2048;
 /// From one buffer to the next: not a multiple of a page, so that the first lines of all do not meet in the same sets of the caches.
 const STRIDE: usize = MESSAGE_MAX + 17 * 64;
 
@@ -38,7 +40,7 @@ impl Receiver {
         Self { buffers, headers }
     }
 
-    /// Takes what waits and hands each datagram to `each`. Returns how many messages there were; 0 when nothing waits.
+    /// Takes what waits and hands each datagram to `each`, but for empty and for overlong ones. Returns how many messages there were; 0 when nothing waits.
     pub(crate) fn receive(
         &mut self,
         socket: &UdpSocket,
@@ -67,9 +69,9 @@ impl Receiver {
         for ((message, name), buffer) in messages.iter().zip(names).zip(buffers).take(received) {
             let Some(from) = read_name(name) else { continue };
             let bytes = &mut buffer[..usize::try_from(message.msg_len).unwrap_or(0).min(MESSAGE_MAX)];
-            match segment_len(&message.msg_hdr).filter(|len| *len < bytes.len()) {
-                Some(len) => bytes.chunks_mut(len).for_each(|bytes| each(from, bytes)),
-                None => each(from, bytes),
+            let len = segment_len(&message.msg_hdr).unwrap_or(bytes.len()).max(1);
+            if len <= DATAGRAM_MAX {
+                bytes.chunks_mut(len).for_each(|bytes| each(from, bytes));
             }
         }
         Ok(received)

@@ -64,6 +64,19 @@ fn runs_arrive_as_the_datagrams_they_were_made_of() {
 }
 
 #[test]
+fn overlong_and_empty_datagrams_are_dropped_and_the_next_one_arrives() {
+    let (from, to) = (bind(SocketAddr::from(LOOPBACK)).unwrap(), bind(SocketAddr::from(LOOPBACK)).unwrap());
+    for len in [2_049, 60_000, 0, 2_048] {
+        from.send_to(&[5; 60_000][..len], to.local_addr().unwrap()).unwrap();
+    }
+    let (mut receiver, mut lens, until) = (Receiver::new(), Vec::new(), Instant::now() + Duration::from_secs(5));
+    while lens.is_empty() && Instant::now() < until {
+        receiver.receive(&to, |_, bytes| lens.push(bytes.len())).unwrap();
+    }
+    assert_eq!(lens, [2_048]);
+}
+
+#[test]
 fn run_lengths_are_counted() {
     let segmentation = Segmentation::probe();
     let (arrived, counters) = send_to_three(&[1200; 70], &segmentation);

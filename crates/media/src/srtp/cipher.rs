@@ -199,14 +199,10 @@ fn counter_iv(salt: &[u8; 14], ssrc: u32, index: u64) -> [u8; 16] {
 
 /// RFC 7714 §8.1: two zero bytes, SSRC, roll-over counter, sequence number, all XOR the salt.
 fn gcm_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> [u8; 12] {
-    let mut nonce = *salt;
-    for (byte, other) in nonce[2..6].iter_mut().zip(ssrc.to_be_bytes()) {
-        *byte ^= other;
-    }
-    for (byte, other) in nonce[6..12].iter_mut().zip(&index.to_be_bytes()[2..]) {
-        *byte ^= other;
-    }
-    nonce
+    let [a, b, c, d] = ssrc.to_be_bytes();
+    let [_, _, e, f, g, h, i, j] = index.to_be_bytes();
+    let numbers = [0, 0, a, b, c, d, e, f, g, h, i, j];
+    std::array::from_fn(|at| salt[at] ^ numbers[at])
 }
 
 /// RFC 7714 §9.1: two zero bytes, SSRC, two zero bytes, index, all XOR the salt.

@@ -85,14 +85,17 @@ impl Inbound {
         let header = header_len(packet).ok_or(OpenError::Malformed)?;
         let sequence = u16::from_be_bytes([packet[2], packet[3]]);
         let ssrc = word(packet, 8);
-        let window = self.rtp_streams.get(&ssrc).copied().unwrap_or_default();
-        let index = window.estimate(sequence);
-        if !window.is_new(index) {
+        let known = self.rtp_streams.get_mut(&ssrc);
+        let index = known.as_ref().map_or(u64::from(sequence), |window| window.estimate(sequence));
+        if known.as_ref().is_some_and(|window| !window.is_new(index)) {
             return Err(OpenError::Replayed);
         }
         let len = self.rtp.open_rtp(packet, header, ssrc, index)?;
         // Only now: nobody without the key makes us remember anything.
-        accept(&mut self.rtp_streams, ssrc, index)?;
+        match known {
+            Some(window) => window.accept(index),
+            None => remember(&mut self.rtp_streams, ssrc, index)?,
+        }
         Ok(len)
     }
 
@@ -106,17 +109,22 @@ impl Inbound {
         }
         let ssrc = word(packet, 4);
         let index = self.rtcp.srtcp_index(packet)?;
-        if !self.rtcp_streams.get(&ssrc).copied().unwrap_or_default().is_new(u64::from(index)) {
+        let known = self.rtcp_streams.get_mut(&ssrc);
+        if known.as_ref().is_some_and(|window| !window.is_new(u64::from(index))) {
             return Err(OpenError::Replayed);
         }
         let len = self.rtcp.open_rtcp(packet, ssrc)?;
-        accept(&mut self.rtcp_streams, ssrc, u64::from(index))?;
+        match known {
+            Some(window) => window.accept(u64::from(index)),
+            None => remember(&mut self.rtcp_streams, ssrc, u64::from(index))?,
+        }
         Ok(len)
     }
 }
 
-fn accept(streams: &mut FxHashMap<u32, Window>, ssrc: u32, index: u64) -> Result<(), OpenError> {
-    if streams.len() >= STREAMS_MAX && !streams.contains_key(&ssrc) {
+/// The first packet of a stream.
+fn remember(streams: &mut FxHashMap<u32, Window>, ssrc: u32, index: u64) -> Result<(), OpenError> {
+    if streams.len() >= STREAMS_MAX {
         return Err(OpenError::TooManyStreams);
     }
     streams.entry(ssrc).or_default().accept(index);

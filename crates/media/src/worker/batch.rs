@@ -306,6 +306,28 @@ mod tests {
     }
 
     #[test]
+    fn any_mixture_is_sorted_like_by_a_stable_sort() {
+        let (mut batch, mut runs, mut state) = (Batch::default(), Runs::default(), 7u32);
+        for _ in 0..50 {
+            let mut owners = Vec::new();
+            for byte in 0..100 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let owner = index(state >> 16) % 40;
+                owners.push((owner, byte));
+                push(&mut batch, &mut runs, owner, 10, byte);
+            }
+            batch.flush(&mut runs);
+            let first = |owner: usize| owners.iter().position(|(other, _)| *other == owner);
+            let mut expected = owners.clone();
+            expected.sort_by_key(|(owner, _)| first(*owner));
+            let sent = runs.0.drain(..).flat_map(|(port, _, bytes, _)| {
+                bytes.chunks(10).map(|bytes| (usize::from(port), bytes[0])).collect::<Vec<_>>()
+            });
+            assert_eq!(sent.collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
     fn neighbours_are_one_piece_and_a_shorter_one_ends_a_run() {
         let (mut batch, mut runs) = (Batch::default(), Runs::default());
         for len in [1200, 1200, 1100, 1100, 1200, 130] {
