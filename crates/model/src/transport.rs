@@ -196,7 +196,7 @@ pub enum ChannelKinds {
     WebSocket,
     /// A data channel inside the media transport; clients that cannot do that are offered a WebSocket.
     DataChannel,
-    /// Both; Jitsi's clients then open the data channel.
+    /// Both; Jitsi's clients then go by their own configuration (`bridgeChannel.preferSctp`).
     Both,
 }
 

@@ -181,6 +181,16 @@ impl Client {
         Ok(done(&self.participant))
     }
 
+    /// Sends and receives media from another port, as behind a NAT that forgot the old one. Nobody is told.
+    ///
+    /// # Errors
+    /// When there is no other port.
+    pub async fn change_address(&mut self) -> Result<(), ClientError> {
+        let ip = self.media.local_addr().map_err(ClientError::Unreachable)?.ip();
+        self.media = UdpSocket::bind((ip, 0)).await.map_err(ClientError::Unreachable)?;
+        Ok(())
+    }
+
     /// Says goodbye and closes the sockets.
     ///
     /// # Errors

@@ -6,7 +6,8 @@ use tracing_subscriber::filter::ParseError;
 use crate::config::{Config, LogFormat};
 
 /// Libraries whose lines a peer can provoke: capped, so that nobody fills the disk from outside.
-const CAPS: &[&str] = &["dimpl=error", "is=error", "hyper=warn", "rustls=warn", "tungstenite=warn"];
+/// What goes wrong with SCTP is the peer's doing alone, a line for each packet: counters and our own events tell of it.
+const CAPS: &[&str] = &["sctp_proto=off", "dimpl=error", "is=error", "hyper=warn", "rustls=warn", "tungstenite=warn"];
 
 /// Installs the process-wide subscriber. Called once.
 ///

@@ -207,6 +207,32 @@ async fn a_meeting_over_data_channels_follows_wishes_and_speakers() {
     server.stop();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn media_is_back_within_seconds_of_a_change_of_address() {
+    let server = Server::start();
+    let place = server.room("moving");
+    let speaker = tokio::spawn(async move {
+        let mut client = Client::join(&place, SMALL, 31).await.unwrap();
+        assert!(client.run_until(Duration::from_secs(20), Participant::is_connected).await.unwrap());
+        client.command(|participant, _| participant.speak(Instant::now(), true)).await.unwrap();
+        client.run_for(Duration::from_secs(14)).await.unwrap();
+        client.leave().await.unwrap();
+    });
+    let mut client = Client::join(&server.room("moving"), SMALL, 32).await.unwrap();
+    let heard = |participant: &Participant| participant.audio().map(|audio| audio.packets).max().unwrap_or(0);
+    assert!(client.run_until(Duration::from_secs(20), |p| heard(p) > 50).await.unwrap());
+    client.change_address().await.unwrap();
+    let (before, moved) = (heard(client.participant()), Instant::now());
+    assert!(client.run_until(Duration::from_secs(8), |p| heard(p) > before + 10).await.unwrap(), "{:?}", client.events);
+    let took = moved.elapsed();
+    // The client's next check comes within 3 s of its last one; the rest is ours.
+    assert!(took < Duration::from_millis(3_500), "{took:?}");
+    assert_eq!(client.participant().violations(), [""; 0]);
+    client.leave().await.unwrap();
+    speaker.await.unwrap();
+    server.stop();
+}
+
 #[tokio::test]
 async fn it_ends_cleanly_in_the_middle_of_a_meeting() {
     let server = Server::start();

@@ -64,7 +64,7 @@ impl Streams {
                 self.touched.push(key);
             }
         }
-        for key in std::mem::take(&mut self.touched) {
+        while let Some(key) = self.touched.pop() {
             self.flush(key);
         }
     }

@@ -10,10 +10,12 @@ use tertulia_model::IceCredentials;
 
 use super::Wire;
 
-/// Addresses one peer may use: `is` remembers every one it is shown.
+/// Addresses one peer may use at once.
 const ADDRESSES_MAX: usize = 16;
-/// Connections one agent is shown; a client that needs more restarts ICE.
-const STREAMS_MAX: usize = 64;
+/// Addresses one agent is shown in its life: `is` remembers every one. Whoever travels further restarts ICE.
+const ADDRESSES_SHOWN_MAX: usize = 256;
+/// Silence after which an address gives way to a new one.
+const LEFT: Duration = Duration::from_secs(60);
 /// A selected address from which nothing came for so long is dead if another one lives.
 const SILENT: Duration = Duration::from_secs(1);
 /// Without a word from the peer for so long nothing but checks is sent (RFC 7675 §5.1). Any authentic word counts, not answers alone: who
@@ -42,8 +44,8 @@ pub(super) struct Ice {
     /// Remote addresses that passed a check.
     pub(super) addresses: ArrayVec<Known, ADDRESSES_MAX>,
     fresh: ArrayVec<Known, ADDRESSES_MAX>,
-    /// Connections that passed a check since the agent began; `is` forgets none.
-    streams: usize,
+    left: ArrayVec<Known, ADDRESSES_MAX>,
+    shown: usize,
 }
 
 /// A remote address that passed a check.
@@ -82,7 +84,8 @@ impl Ice {
             has_consent: true,
             addresses: ArrayVec::new(),
             fresh: ArrayVec::new(),
-            streams: 0,
+            left: ArrayVec::new(),
+            shown: 0,
         }
     }
 
@@ -94,6 +97,11 @@ impl Ice {
     /// Remote addresses that became known since the last call.
     pub(super) fn take_addresses(&mut self) -> impl Iterator<Item = Known> {
         std::mem::take(&mut self.fresh).into_iter()
+    }
+
+    /// Remote addresses that were given up since the last call.
+    pub(super) fn take_left(&mut self) -> impl Iterator<Item = Known> {
+        std::mem::take(&mut self.left).into_iter()
     }
 
     pub(super) fn set_remote(
@@ -158,7 +166,7 @@ impl Ice {
     ) {
         let protocol = protocol_of(local);
         let known = self.addresses.iter().any(|known| (known.remote, known.protocol) == (remote, protocol));
-        if !known && (self.addresses.is_full() || (protocol == Protocol::Tcp && self.streams >= STREAMS_MAX)) {
+        if !known && !self.has_room(now) {
             return; // the 17th address of one peer
         }
         let Ok(message) = StunMessage::parse(bytes) else { return };
@@ -177,6 +185,21 @@ impl Ice {
         }
         self.turn(now, wire);
         self.leave_dead_address(now, wire);
+    }
+
+    /// Makes room for one more address, at the cost of one that the peer left long ago.
+    fn has_room(&mut self, now: Instant) -> bool {
+        if self.shown >= ADDRESSES_SHOWN_MAX {
+            return false;
+        }
+        let oldest = self.addresses.iter().enumerate().min_by_key(|(_, known)| known.heard).map(|(place, _)| place);
+        if let Some(place) = oldest.filter(|_| self.addresses.is_full())
+            && now.saturating_duration_since(self.addresses[place].heard) >= LEFT
+            && !self.left.is_full()
+        {
+            self.left.push(self.addresses.swap_remove(place));
+        }
+        !self.addresses.is_full()
     }
 
     pub(super) fn on_timeout(&mut self, now: Instant, wire: &mut impl Wire) {
@@ -231,7 +254,7 @@ impl Ice {
                 let known = Known { remote: *source, protocol: *proto, heard: now };
                 let is_new = !self.addresses.iter().any(|k| (k.remote, k.protocol) == (known.remote, known.protocol));
                 if is_new && self.addresses.try_push(known).is_ok() {
-                    self.streams += usize::from(known.protocol == Protocol::Tcp);
+                    self.shown += 1;
                     self.fresh.push(known);
                 }
                 None

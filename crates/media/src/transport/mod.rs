@@ -41,6 +41,8 @@ pub enum Role {
 pub enum Event {
     /// An authenticated check came from this address: packets from it are this transport's.
     Address(SocketAddr),
+    /// Packets from this address are not this transport's any more: the peer has left it.
+    AddressLeft(SocketAddr),
     /// An authenticated check came on the connection from this address.
     Stream(SocketAddr),
     /// Keys are up.
@@ -300,6 +302,8 @@ impl Transport {
 
     /// ICE's events: addresses, and the first route, on which the handshake goes on or starts.
     fn settle(&mut self, now: Instant, wire: &mut impl Wire, events: &mut Vec<Event>) {
+        let left = self.ice.take_left().filter(|known| known.protocol == Protocol::Udp);
+        events.extend(left.map(|known| Event::AddressLeft(known.remote)));
         events.extend(self.ice.take_addresses().map(|known| match known.protocol {
             Protocol::Udp => Event::Address(known.remote),
             _ => Event::Stream(known.remote),

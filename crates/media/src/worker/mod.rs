@@ -603,6 +603,7 @@ impl Worker {
         for event in events.drain(..) {
             match event {
                 Event::Address(address) => self.learn_address(now, slot, address),
+                Event::AddressLeft(address) => self.unlearn_address(slot, address),
                 Event::Stream(remote) => self.learn_stream(now, slot, remote),
                 Event::Connected(profile) => self.connected(now, slot, profile, flush),
                 Event::ChannelOpen => {
@@ -638,6 +639,15 @@ impl Worker {
         endpoint.last_heard = now;
         // The transport lets 16 addresses in, so this has room.
         let _ = endpoint.addresses.try_push(address);
+    }
+
+    fn unlearn_address(&mut self, slot: usize, address: SocketAddr) {
+        if let Some(endpoint) = self.slots.get_mut(slot) {
+            endpoint.addresses.retain(|known| *known != address);
+        }
+        if self.by_address.get(&address) == Some(&slot) {
+            self.by_address.remove(&address);
+        }
     }
 
     /// A connection is its user's from the first valid check on; a connection cannot change hands.

@@ -217,3 +217,15 @@ fn two_controlling_sides_connect_and_the_bridge_stays_in_control() {
     pair.connected_after(Duration::from_secs(3)).expect("connected");
     assert!(pair.bridge.ice.agent.controlling() && !pair.client.ice.agent.controlling());
 }
+
+#[test]
+fn whoever_travels_is_followed_and_the_addresses_left_behind_are_given_up() {
+    let mut pair = Pair::connected();
+    for n in 0..40 {
+        pair.client_address = elsewhere(n);
+        pair.run(Duration::from_secs(30));
+        assert_eq!(pair.remote(), Some(elsewhere(n)), "the {n}th move");
+    }
+    assert!(pair.bridge_events.contains(&Event::AddressLeft(elsewhere(3))));
+    assert!(pair.bridge.ice.addresses.len() <= 16 && pair.media_reaches_the_bridge(1));
+}
