@@ -316,7 +316,6 @@ fn h264_breaks_no_promise_through_switches_loss_and_reordering() {
 }
 
 #[test]
-#[ignore = "needs bandwidth estimation"]
 fn vp9_breaks_no_promise_through_switches_loss_and_reordering() {
     no_promise_is_broken(Coding::Vp9L3T3Key, 176..178);
     no_promise_is_broken(Coding::Vp9L3T3, 178..180);
