@@ -197,7 +197,8 @@ impl VideoReceiver {
             }
             let same = earlier.timestamp == later.timestamp;
             // What was cut off by a switch needs no end: the key frame behind it is a beginning whatever was before.
-            if number + 1 == next && same == earlier.marker && !(later.key && !earlier.marker) {
+            let is_cut_off = later.key && !earlier.marker;
+            if number + 1 == next && same == earlier.marker && !is_cut_off {
                 let what = if same { "comes too early" } else { "is missing" };
                 self.report.violation(format!("the marker {what} at packet {number}"));
             }

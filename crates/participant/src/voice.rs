@@ -110,7 +110,7 @@ mod tests {
             let mut packets = Vec::new();
             for ms in from..to {
                 voice.on_timeout(start + Duration::from_millis(ms), Clock::starting(start), |packet| {
-                    packets.push(packet)
+                    packets.push(packet);
                 });
             }
             packets

@@ -92,34 +92,49 @@ fn the_same_loss_at_the_sender_too_costs_five_in_a_thousand() {
     assert!(all > 3_000 && on_time * 1_000 >= all * 995, "{on_time} of {all}");
 }
 
+/// Alice speaks and is seen by bob at full height, until his downlink loses a fifth in bursts of eight.
+fn in_bursts(seed: u64) -> (Sim, PersonId, PersonId) {
+    let mut sim = Sim::seeded(seed);
+    let people = join(&mut sim, &["alice", "bob"], Equipment::BROWSER);
+    let (alice, bob) = (people[0], people[1]);
+    sim.speak(alice, true);
+    sim.wish(bob, VideoWishes::all_at(720));
+    sim.run_for(secs(10));
+    assert_eq!(video(&sim, bob, "alice-v0").height, 720);
+    sim.downlink(bob).bursts(0.2, 8.0).take_stats();
+    (sim, alice, bob)
+}
+
 #[test]
-#[ignore = "needs bandwidth estimation"]
-fn bursts_of_loss_leave_the_sound_alone_and_lower_the_picture_within_two_seconds() {
+fn bursts_of_loss_take_no_more_of_the_sound_than_the_line_loses() {
     for seed in 120..122 {
-        let mut sim = Sim::seeded(seed);
-        let people = join(&mut sim, &["alice", "bob"], Equipment::BROWSER);
-        let (alice, bob) = (people[0], people[1]);
-        sim.speak(alice, true);
-        sim.wish(bob, VideoWishes::all_at(720));
-        sim.run_for(secs(10));
-        assert_eq!(video(&sim, bob, "alice-v0").height, 720);
+        let (mut sim, alice, bob) = in_bursts(seed);
         let heard = |sim: &Sim| sim.participant(bob).audio().next().unwrap().distinct;
         let (before, spoken_before) = (heard(&sim), sim.participant(alice).spoken());
-        sim.downlink(bob).bursts(0.2, 8.0).take_stats();
+        sim.run_for(secs(20));
+        let stats = sim.downlink(bob).take_stats();
+        let (spoken, arrived) = (u64::from(sim.participant(alice).spoken() - spoken_before), heard(&sim) - before);
+        let (passed, lost) = stats.of_payload_type(opus());
+        println!("{spoken} spoken, {passed} sent on, {lost} lost, {arrived} heard");
+        // A packet may be under way at either end of the count.
+        assert!(spoken.abs_diff(passed) <= 2, "all that is spoken is sent on");
+        assert!((passed - lost).abs_diff(arrived) <= 2, "and what the line does not lose is heard");
+        assert_eq!(sim.violations(), NONE);
+    }
+}
+
+#[test]
+#[ignore = "needs bandwidth estimation"]
+fn bursts_of_loss_lower_the_picture_within_two_seconds_and_start_no_storm() {
+    for seed in 122..124 {
+        let (mut sim, alice, bob) = in_bursts(seed);
         let from = sim.elapsed();
         let lower = sim.run_until(secs(2), |sim| video(sim, bob, "alice-v0").height < 720);
-        sim.run_for(secs(20).saturating_sub(sim.elapsed() - from));
-        let stats = sim.downlink(bob).take_stats();
-        let (spoken, arrived) = (sim.participant(alice).spoken() - spoken_before, heard(&sim) - before);
-        let (passed, lost) = stats.of_payload_type(opus());
+        sim.run_for(secs(20));
         let keys = key_frames_a_second(&sim, &[alice], from, sim.elapsed());
-        println!(
-            "lower after {lower:?}; {spoken} spoken, {passed} sent on, {lost} lost, {arrived} heard; {keys} keys/s"
-        );
-        // A packet may be under way at either end of the count.
-        assert!(u64::from(spoken).abs_diff(passed) <= 2, "all that is spoken is sent on");
-        assert!((passed - lost).abs_diff(arrived) <= 2, "and what the line does not lose is heard");
-        assert!(u64::from(spoken) - arrived <= u64::from(spoken) * 21 / 100 + u64::from(spoken) / 50);
+        let report = video(&sim, bob, "alice-v0");
+        let (on_time, all) = report.on_time(from, sim.elapsed(), DEADLINE);
+        println!("lower after {lower:?}; {keys} key frames a second; {on_time} of {all} frames on time");
         assert!(lower.is_some(), "the picture does not give way");
         assert!(keys <= 1, "{keys} key frames in one second");
         assert_eq!(sim.violations(), NONE);
@@ -152,16 +167,18 @@ fn one_megabit_for_three_cameras_is_found_in_five_seconds_and_used_without_a_que
     let estimate = sim.participant(dora).estimate_bps();
     let stills: Vec<Duration> =
         sim.participant(dora).video().map(|video| video.longest_still(from, sim.elapsed())).collect();
+    let (sound, lost_sound) = stats.of_payload_type(opus());
+    let (p50, p99) = (stats.queue_delay(0.5), stats.queue_delay(0.99));
     println!(
-        "passed {passed:.0} bit/s, estimate {estimate:?}; queue p50 {:?} p95 {p95:?} p99 {:?}; dropped {}; stills {stills:?}",
-        stats.queue_delay(0.5),
-        stats.queue_delay(0.99),
-        stats.dropped,
+        "passed {passed:.0} bit/s, estimate {estimate:?}; queue {p50:?} {p95:?} {p99:?}; dropped {}",
+        stats.dropped
     );
+    println!("{lost_sound} of {sound} packets of sound lost; stills {stills:?}");
     assert!(p95 < millis(100), "the queue stands at {p95:?}");
     #[allow(clippy::cast_precision_loss)]
     let found = estimate.map_or(passed, |estimate| estimate as f64) / RATE as f64;
     assert!((0.85..=1.15).contains(&found), "{found:.2} of the true rate");
+    assert!(sound > 900 && lost_sound * 100 <= sound, "sound comes first");
     assert_eq!(sim.seen_by(dora).len(), 3, "everybody is seen");
     assert_eq!(sim.violations(), NONE);
 }
@@ -299,7 +316,6 @@ fn h264_breaks_no_promise_through_switches_loss_and_reordering() {
 }
 
 #[test]
-#[ignore = "needs bandwidth estimation"]
 fn vp9_breaks_no_promise_through_switches_loss_and_reordering() {
     no_promise_is_broken(Coding::Vp9L3T3Key, 176..178);
     no_promise_is_broken(Coding::Vp9L3T3, 178..180);
