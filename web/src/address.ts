@@ -42,14 +42,23 @@ export interface Address {
   readonly base: string;
 }
 
-/** `null` on the start page. */
+/** `null` on a start page: that of everybody, or that of a tenant, which ends with a slash. */
 export function parseAddress(pathname: string): Address | null {
-  const segments = pathname.split("/").filter((segment) => segment !== "");
+  const segments = pathname.endsWith("/") ? [] : pathname.split("/").filter((segment) => segment !== "");
   const last = segments.at(-1);
   const room = last === undefined ? null : roomName(last);
   if (room === null) return null;
   const tenant = segments.slice(0, -1);
   return { room, base: tenant.length === 0 ? "/" : `/${tenant.join("/")}/` };
+}
+
+/** Where meetings begin that are named on this start page: `/` or `/<tenant>/`. */
+export function startBase(pathname: string): string {
+  return `/${pathname
+    .split("/")
+    .filter((segment) => segment !== "")
+    .map((segment) => `${segment}/`)
+    .join("")}`;
 }
 
 /** A name to show: `quiet-harbour` and `quietHarbour` are "Quiet Harbour". */

@@ -1,7 +1,7 @@
 /** The small parts of the page: names, addresses, configuration, languages, sizes, troubles. */
 
 import { describe, expect, test } from "vitest";
-import { parseAddress, roomName, roomTitle } from "../src/address";
+import { parseAddress, roomName, roomTitle, startBase } from "../src/address";
 import { readConfig } from "../src/config";
 import { en } from "../src/i18n/en";
 import { es } from "../src/i18n/es";
@@ -29,7 +29,11 @@ describe("room names", () => {
   test("are the last part of a path; what precedes is the tenant", () => {
     expect(parseAddress("/")).toBeNull();
     expect(parseAddress("/Daily")).toEqual({ room: "daily", base: "/" });
-    expect(parseAddress("/blue/Daily/")).toEqual({ room: "daily", base: "/blue/" });
+    expect(parseAddress("/blue/Daily")).toEqual({ room: "daily", base: "/blue/" });
+    expect(parseAddress("/blue/")).toBeNull();
+  });
+  test("made on a tenant's start page are the tenant's", () => {
+    expect(["/", "/blue/", "//blue//"].map(startBase)).toEqual(["/", "/blue/", "/blue/"]);
   });
   test("are shown in words", () => {
     expect(roomTitle("my-dailyRoom")).toBe("My Daily Room");

@@ -1,6 +1,6 @@
 //! Joins a meeting with some headless participants and says how they fared:
 //! `cargo run --release -p tertulia-participant --example join -- localhost:8000 standup 3 20`
-//! (host, room, people, seconds).
+//! (host, room, people, seconds, and frames a second of their cameras if not 15).
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut next = |default: &str| arguments.next().unwrap_or_else(|| default.to_owned());
     let server = ServerAddress { host: next("localhost:8000"), room: next("standup"), domain: "meet.jitsi".into() };
     let (people, seconds): (u64, u64) = (next("3").parse()?, next("20").parse()?);
-    let tasks: Vec<_> = (0..people).map(|seed| tokio::spawn(take_part(server.clone(), seed, seconds))).collect();
+    let equipment = Equipment { frames_per_second: next("15").parse()?, ..Equipment::default() };
+    let tasks: Vec<_> =
+        (0..people).map(|seed| tokio::spawn(take_part(server.clone(), equipment, seed, seconds))).collect();
     for task in tasks {
         println!("{}", task.await??);
     }
@@ -20,10 +22,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// One person; a line about what it saw and heard.
-async fn take_part(server: ServerAddress, seed: u64, seconds: u64) -> Result<String, ClientError> {
+async fn take_part(
+    server: ServerAddress,
+    equipment: Equipment,
+    seed: u64,
+    seconds: u64,
+) -> Result<String, ClientError> {
     tokio::time::sleep(Duration::from_millis(50 * seed)).await;
     let start = Instant::now();
-    let mut client = Client::join(&server, Equipment::default(), seed).await?;
+    let mut client = Client::join(&server, equipment, seed).await?;
     client.command(|participant, out| participant.wish(VideoWishes::all_at(180), out)).await?;
     let connected = client.run_until(Duration::from_secs(20), Participant::is_connected).await?;
     let took = start.elapsed();

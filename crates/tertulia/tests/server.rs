@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tertulia_participant::{Client, Equipment, Event, Participant, ServerAddress, VideoWishes};
 
-const ON_FREE_PORTS: [&str; 10] = [
+const ON_FREE_PORTS: [&str; 12] = [
     "--listen",
     "127.0.0.1:0",
     "--set",
@@ -22,6 +22,8 @@ const ON_FREE_PORTS: [&str; 10] = [
     "media.bind=127.0.0.1",
     "--set",
     "log.format=json",
+    "--set",
+    "server.grace=1",
 ];
 
 /// A running server; what it says is kept.

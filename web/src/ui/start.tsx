@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { cleanName, roomName, roomTitle } from "../address";
+import { cleanName, roomName, roomTitle, startBase } from "../address";
 import { words } from "../i18n/words";
 import { meetingName } from "../names";
 import { randomUint32 } from "../random";
@@ -11,6 +11,7 @@ import { remember, remembered, type Visit } from "./memory";
 
 export function Start(): JSX.Element {
   const w = words.value;
+  const base = startBase(location.pathname);
   const [suggestion, setSuggestion] = useState(() => meetingName(randomUint32));
   const [own, setOwn] = useState("");
   const [bad, setBad] = useState(false);
@@ -19,7 +20,7 @@ export function Start(): JSX.Element {
     const written = own.trim() === "" ? suggestion : own.trim().replace(/\s+/g, "-");
     const room = roomName(written);
     if (room === null) setBad(true);
-    else location.assign(`/${encodeURIComponent(cleanName(written))}${location.search}`);
+    else location.assign(`${base}${encodeURIComponent(cleanName(written))}${location.search}`);
   };
   return (
     <main class="start" data-testid="start">
@@ -33,7 +34,8 @@ export function Start(): JSX.Element {
         <label for="room">{w.roomLabel}</label>
         <div class="field">
           <span class="host" aria-hidden="true">
-            {location.host}/
+            {location.host}
+            {base}
           </span>
           <input
             id="room"

@@ -29,14 +29,14 @@ pub(crate) async fn handle(State(web): State<Web>, headers: HeaderMap, uri: Uri)
     if let Some(Err(error)) = segments.last().map(|room| room_name::canonical(room)) {
         return plain(StatusCode::BAD_REQUEST, &error.to_string());
     }
-    if let [tenant, _] = segments[..]
-        && Tenant::parse(tenant).is_none()
-    {
+    // What ends with a slash is the start page of a tenant.
+    let tenant = segments.first().filter(|_| segments.len() == 2 || path.ends_with('/'));
+    if tenant.is_some_and(|tenant| Tenant::parse(tenant).is_none()) {
         let text = "The part before the meeting's name can have letters, digits, hyphens and underscores only.";
         return plain(StatusCode::BAD_REQUEST, text);
     }
-    if !path.is_empty() && path.ends_with('/') {
-        // The page loads what stands beside it: behind a last slash that would be another tenant's configuration.
+    if segments.len() == 2 && path.ends_with('/') {
+        // The page loads what stands beside it, and behind this slash there is no configuration.
         let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
         return secure(Redirect::permanent(&format!("/{}{query}", segments.join("/"))).into_response());
     }
