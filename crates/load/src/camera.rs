@@ -69,6 +69,13 @@ impl Camera {
         Self { source, frame: 0, next: None, encodings: (0..ENCODINGS).map(encoding).collect() }
     }
 
+    /// Lets all encodings but one rest.
+    pub(crate) fn send_only(&mut self, encoding: u8) {
+        for (index, own) in (0..).zip(&mut self.encodings) {
+            own.active = index == encoding;
+        }
+    }
+
     /// Takes the first frame at this time.
     pub(crate) fn start(&mut self, at: Instant) {
         self.next = Some(at);

@@ -66,6 +66,8 @@ pub(crate) struct Spec {
     pub(crate) created: Instant,
     /// Set for a client of other hands.
     pub(crate) cross: Option<Ready>,
+    /// Set for a client of another server, which has SSRCs of its own: the person whom all that comes is from.
+    pub(crate) foreign: Option<u32>,
 }
 
 /// Which way publishers' packets go.
@@ -119,6 +121,7 @@ pub(crate) struct Client {
     retry: Duration,
     up: Option<Link>,
     down: Option<Link>,
+    foreign: Option<u32>,
     created: Instant,
     seen_first: bool,
     seen_watched: Option<Instant>,
@@ -189,11 +192,15 @@ impl Client {
             retry: Duration::from_millis(u64::from(round_trip + 30)),
             up: link(1),
             down: link(2),
+            foreign: spec.foreign,
             created: spec.created,
             seen_first: false,
             seen_watched: None,
             ended: false,
         };
+        if spec.foreign.is_some() {
+            client.camera.iter_mut().for_each(|camera| camera.send_only(2)); // there is no common form of simulcast
+        }
         let (credentials, fingerprint) = spec.remote.clone();
         let mut events = Vec::new();
         let mut way = way!(client, around);
@@ -347,11 +354,16 @@ impl Client {
         let Some(packet) = Packet::parse(&bytes[..len]) else {
             return around.tally.violation("a packet is no RTP");
         };
-        if let Some(number) = packet.extension(TRANSPORT_CC_ID).and_then(parse_transport_cc) {
+        let number = packet.extension(TRANSPORT_CC_ID).and_then(parse_transport_cc);
+        if let Some(number) = number.filter(|_| self.foreign.is_none()) {
             self.recorder.record(number, around.now.saturating_duration_since(around.epoch));
         }
         self.feedback_at.get_or_insert(around.now + FEEDBACK_INTERVAL);
-        let Some((person, slot)) = owner(packet.header.ssrc) else {
+        let known = match self.foreign {
+            None => owner(packet.header.ssrc),
+            Some(person) => foreign_slot(packet.header.payload_type).map(|slot| (person, slot)),
+        };
+        let Some((person, slot)) = known else {
             return around.tally.violation("a packet under an SSRC that nobody has");
         };
         let (again, sequence, payload) = match slot {
@@ -385,7 +397,7 @@ impl Client {
 
     fn judge(&mut self, around: &mut Around<'_>, own: u32, person: u32, arrived: Arrived) {
         self.last_media_ssrc = own;
-        let strict = self.down.is_none();
+        let strict = self.down.is_none() && self.foreign.is_none();
         let stream = self.streams.entry(own).or_insert_with(|| Stream::new(person, strict));
         let complete = stream.handle(arrived, around.tally);
         if stream.is_incomplete() {
@@ -566,6 +578,16 @@ fn send_compound(transport: &mut Transport, way: &mut Way<'_>, compound: &Writer
         slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
         transport.seal_rtcp(slot, bytes.len()).map(|(len, _, remote)| (len, remote))
     });
+}
+
+/// Other servers keep our payload types.
+fn foreign_slot(payload_type: u8) -> Option<Slot> {
+    match payload_type {
+        OPUS => Some(Slot::Audio),
+        VP8 => Some(Slot::Video(2)),
+        VP8_RTX => Some(Slot::Rtx(2)),
+        _ => None,
+    }
 }
 
 fn ip_of(address: SocketAddr) -> Ipv4Addr {

@@ -7,6 +7,7 @@ mod client;
 mod cross;
 mod fanout;
 mod histogram;
+mod janus;
 mod link;
 mod measure;
 mod meeting;
@@ -23,6 +24,7 @@ mod stream;
 mod tally;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -56,6 +58,18 @@ enum Command {
         /// Smaller sizes, for a first look.
         #[arg(long)]
         quick: bool,
+    },
+    /// A stage on a running Janus instead (docs/performance.md says how to set it up).
+    Janus {
+        /// Watching.
+        #[arg(long, default_value_t = 100)]
+        subscribers: u32,
+        /// Of Janus' process, for its CPU time.
+        #[arg(long)]
+        process: u32,
+        /// Of its HTTP interface.
+        #[arg(long, default_value = "127.0.0.1:8088")]
+        address: SocketAddr,
     },
     /// Prints the table of results that were written with `--json`.
     Table {
@@ -114,6 +128,12 @@ fn main() -> ExitCode {
 
 fn run(command: Command, options: &Options) -> std::io::Result<()> {
     let how = How { workers: options.workers.max(1), count_allocations: options.count_allocations };
+    let pace = Pace {
+        rounds: options.rounds.max(1),
+        warm_up: Duration::from_secs_f64(options.warm_up),
+        window: Duration::from_secs_f64(options.seconds),
+        baselines: !options.no_baselines,
+    };
     let scenarios = match command {
         Command::Bridge => return child::run(how),
         Command::Table { file } => {
@@ -122,16 +142,16 @@ fn run(command: Command, options: &Options) -> std::io::Result<()> {
             print!("{}", record::table(&results?));
             return Ok(());
         }
+        Command::Janus { subscribers, process, address } => {
+            let result = janus::run(janus::Target { address, process }, subscribers, pace)?.json();
+            publish(&result, options)?;
+            print!("{}", record::table(&[result]));
+            return Ok(());
+        }
         Command::Scenario(scenario) => vec![scenario],
         Command::Report { quick } => scenario::report(quick),
     };
     let program = std::env::current_exe()?;
-    let pace = Pace {
-        rounds: options.rounds.max(1),
-        warm_up: Duration::from_secs_f64(options.warm_up),
-        window: Duration::from_secs_f64(options.seconds),
-        baselines: !options.no_baselines,
-    };
     let manner = Manner {
         program: &program,
         how,
@@ -143,13 +163,19 @@ fn run(command: Command, options: &Options) -> std::io::Result<()> {
     let mut all = Vec::new();
     for scenario in scenarios {
         for result in scenario::run(scenario, manner)? {
-            println!("{result}");
-            if let Some(path) = &options.json {
-                writeln!(std::fs::File::options().create(true).append(true).open(path)?, "{result}")?;
-            }
+            publish(&result, options)?;
             all.push(result);
         }
     }
     print!("{}", record::table(&all));
+    Ok(())
+}
+
+/// Prints a result, and keeps it where that is asked for.
+fn publish(result: &Value, options: &Options) -> std::io::Result<()> {
+    println!("{result}");
+    if let Some(path) = &options.json {
+        writeln!(std::fs::File::options().create(true).append(true).open(path)?, "{result}")?;
+    }
     Ok(())
 }

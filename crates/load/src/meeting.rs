@@ -303,6 +303,7 @@ impl Meeting {
             seed: self.seed.wrapping_add(u64::from(person) << 8),
             created: self.asked[person as usize].unwrap_or_else(Instant::now),
             cross,
+            foreign: None,
         };
         self.shards[shard].send(shard::Order::Add(Box::new(spec)));
         let IceCredentials { ufrag, pwd } = credentials;

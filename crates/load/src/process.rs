@@ -64,18 +64,11 @@ impl Process {
     }
 
     /// What its threads of this kind used so far.
+    ///
+    /// # Errors
+    /// When the process is gone.
     pub(crate) fn cpu(&self, threads: &str) -> io::Result<Cpu> {
-        let mut sum = Cpu::default();
-        let folder = format!("/proc/{}/task", self.child.id());
-        for task in std::fs::read_dir(folder)? {
-            let path = task?.path();
-            // A thread may end while it is being read.
-            let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
-            if read("comm").starts_with(threads) {
-                sum.add(&read("schedstat"), &read("stat"));
-            }
-        }
-        Ok(sum)
+        cpu_of(self.child.id(), threads)
     }
 
     /// Resident memory in bytes.
@@ -133,6 +126,23 @@ impl Cpu {
         self.user_ticks += word(after, 11).unwrap_or(0);
         self.system_ticks += word(after, 12).unwrap_or(0);
     }
+}
+
+/// What the threads of a process whose names begin so used so far.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn cpu_of(process: u32, threads: &str) -> io::Result<Cpu> {
+    let mut sum = Cpu::default();
+    for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let path = task?.path();
+        // A thread may end while it is being read.
+        let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+        if read("comm").starts_with(threads) {
+            sum.add(&read("schedstat"), &read("stat"));
+        }
+    }
+    Ok(sum)
 }
 
 /// Cores of this machine that may be used.
