@@ -4,6 +4,7 @@
 mod feedback;
 mod forward;
 mod pace;
+mod relay;
 mod steer;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::channel::{self, Message};
 use crate::egress::{Egress, EndpointKey, Output};
 use crate::endpoint::Endpoint;
 use crate::loudest::Loudest;
+use crate::shard::Told;
 use crate::source::Source;
 use crate::speech::Speakers;
 
@@ -65,6 +67,12 @@ pub struct Counters {
     pub nacks: u64,
     /// Channel messages that could not be read or came too fast.
     pub bad_messages: u64,
+    /// Packets copied to other shards, each counted.
+    pub copied: u64,
+    /// Packets for which there was no room on the way to another shard.
+    pub uncopied: u64,
+    /// Packets that came as copies.
+    pub crossed: u64,
 }
 
 /// Where the packets of an SSRC belong.
@@ -102,6 +110,7 @@ pub struct Conference {
     last_packet: Option<Instant>,
     next_tick: Option<Instant>,
     next_pace: Option<Instant>,
+    relay: relay::Relay,
 }
 
 impl Conference {
@@ -130,6 +139,7 @@ impl Conference {
             last_packet: None,
             next_tick: None,
             next_pace: None,
+            relay: relay::Relay::default(),
         }
     }
 
@@ -152,6 +162,7 @@ impl Conference {
     pub fn add_endpoint(&mut self, now: Instant, key: EndpointKey, id: EndpointId, capabilities: Capabilities) {
         self.start.get_or_insert(now);
         self.next_tick.get_or_insert(now + IDLE_TICK);
+        self.tell_all(Told::Joined { id: id.clone() });
         let place = self.endpoints.insert(Endpoint::new(now, key, id, capabilities));
         self.places.insert(key, u32::try_from(place).unwrap_or(u32::MAX));
     }
@@ -159,6 +170,7 @@ impl Conference {
     /// Removes an endpoint and everything of it.
     pub fn remove_endpoint(&mut self, now: Instant, key: EndpointKey) {
         let Some(place) = self.places.remove(&key) else { return };
+        self.tell_left(place);
         self.speakers.remove(key);
         for index in self.indices(|source| source.owner == place) {
             self.remove_source(now, index);
@@ -178,6 +190,7 @@ impl Conference {
     /// Replaces everything an endpoint sends. Streams that stay the same go on.
     pub fn set_sources(&mut self, now: Instant, key: EndpointKey, set: &SourceSet) {
         let Some(place) = self.places.get(&key).copied() else { return };
+        self.tell_sources(place, set);
         let mut wanted = Source::all_of(place, key, set);
         for index in self.indices(|source| source.owner == place) {
             let known = &mut self.sources[index];
@@ -269,14 +282,19 @@ impl Conference {
                 }
             }
             Message::VideoType { source, video_type } => {
+                let id = endpoint.id.clone();
+                self.tell_all(Told::VideoType { id, source: source.clone(), video_type });
                 self.set_video_type(now, place, source.as_ref(), video_type);
             }
             Message::Endpoint { to, body } => {
                 let text = channel::from_endpoint(body, &endpoint.id);
-                self.pass_on(key, to.as_deref(), &text, out);
+                self.tell_text(to.as_deref(), &text);
+                self.pass_on(Some(key), to.as_deref(), &text, out);
             }
             Message::Stats { body } => {
                 let text = channel::from_endpoint(body, &endpoint.id);
+                let from = endpoint.id.clone();
+                self.tell_all(Told::Stats { from, text: Arc::clone(&text) });
                 self.pass_stats_on(place, &text, out);
             }
             Message::Unknown => {}
@@ -293,20 +311,25 @@ impl Conference {
         if self.next_pace.is_some_and(|at| now >= at) {
             self.let_go(now, egress);
         }
-        if let Some(speaker) = self.speakers.decide(now) {
-            self.announce_speaker(now, speaker, out);
+        if self.is_home()
+            && let Some(speaker) = self.speakers.decide(now)
+        {
+            self.tell_speakers(self.relay.peers);
+            out.push(Output::Event(BridgeEvent::DominantSpeaker { endpoint: speaker.clone() }));
+            self.announce_speaker(now, &speaker, out);
         }
     }
 
     /// When [`Conference::on_timeout`] next has work to do.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let speech = self.speakers.next_decision().filter(|_| !self.endpoints.is_empty());
+        let speech = self.speakers.next_decision().filter(|_| self.is_home() && !self.endpoints.is_empty());
         self.next_tick.into_iter().chain(self.next_pace).chain(speech).min()
     }
 
     fn tick(&mut self, now: Instant, egress: &mut impl Egress, out: &mut Vec<Output>) {
         let mut changed = false;
-        for (_, source) in self.sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
+        let own = |source: &Source| source.kind == MediaKind::Video && source.crossing.from.is_none();
+        for (_, source) in self.sources.iter_mut().filter(|(_, source)| own(source)) {
             changed |= source.refresh_layers(now);
         }
         self.ask_ahead(now);
@@ -318,6 +341,7 @@ impl Conference {
             self.needs_allocation(now);
         }
         self.allocate_due(now, out);
+        self.keep_shards_informed(now, changed);
     }
 
     fn notice_silence(&mut self, now: Instant, out: &mut Vec<Output>) {
@@ -327,18 +351,18 @@ impl Conference {
         let changes: Vec<(EndpointKey, EndpointId, bool)> = changes.collect(); // allocates only when there is one
         for (key, id, active) in changes {
             let text = channel::connectivity(&id, active);
-            self.pass_on(key, None, &text, out);
+            self.tell_text(None, &text);
+            self.pass_on(Some(key), None, &text, out);
             out.push(Output::Event(BridgeEvent::Activity { endpoint: id, active }));
         }
     }
 
-    fn announce_speaker(&mut self, now: Instant, speaker: EndpointId, out: &mut Vec<Output>) {
-        let text = channel::dominant_speaker(&speaker, self.speakers.recent().get(1..).unwrap_or(&[]));
+    fn announce_speaker(&mut self, now: Instant, speaker: &EndpointId, out: &mut Vec<Output>) {
+        let text = channel::dominant_speaker(speaker, self.speakers.recent().get(1..).unwrap_or(&[]));
         for (_, endpoint) in self.endpoints.iter().filter(|(_, endpoint)| endpoint.channel_open) {
             out.push(Output::Channel { to: endpoint.key, text: Arc::clone(&text) });
         }
-        self.plan_keyframe(now, &speaker);
-        out.push(Output::Event(BridgeEvent::DominantSpeaker { endpoint: speaker }));
+        self.plan_keyframe(now, speaker);
         self.needs_allocation(now);
     }
 
@@ -351,8 +375,8 @@ impl Conference {
         self.needs_allocation(now);
     }
 
-    fn pass_on(&self, from: EndpointKey, to: Option<&str>, text: &Arc<str>, out: &mut Vec<Output>) {
-        let others = self.endpoints.iter().filter(|(_, endpoint)| endpoint.key != from && endpoint.channel_open);
+    fn pass_on(&self, from: Option<EndpointKey>, to: Option<&str>, text: &Arc<str>, out: &mut Vec<Output>) {
+        let others = self.endpoints.iter().filter(|(_, endpoint)| Some(endpoint.key) != from && endpoint.channel_open);
         let meant = others.filter(|(_, endpoint)| to.is_none_or(|to| endpoint.id.as_str() == to));
         out.extend(meant.map(|(_, other)| Output::Channel { to: other.key, text: Arc::clone(text) }));
     }
@@ -385,7 +409,9 @@ impl Conference {
             return; // The focus refuses SSRCs that are taken; a bridge under another focus must not be confused by one.
         }
         let kind = source.kind;
+        let from = self.endpoints.get(index_of(source.owner)).and_then(|owner| owner.shard);
         let index = self.sources.insert(source);
+        self.sources[index].crossing.from = from;
         for (encoding, stream) in self.sources[index].encodings.iter().enumerate() {
             self.routes.insert(stream.ssrc, Route { source: index, encoding, rtx: false });
             if let Some(rtx) = stream.rtx_ssrc {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tertulia_model::BridgeEvent;
 
+use crate::shard::Shards;
+
 /// An endpoint's slot on its worker. A slot may be used again after [`crate::Conference::remove_endpoint`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointKey(pub u32);
@@ -16,6 +18,12 @@ pub trait Egress {
 
     /// Sends one plaintext RTCP compound.
     fn rtcp(&mut self, to: EndpointKey, compound: &[u8]);
+
+    /// Copies a packet to other shards of the conference, which take it by [`crate::Conference::handle_frame`]. Returns those
+    /// to which there was no room: for them it is lost.
+    fn frame(&mut self, to: Shards, _frame: &[u8]) -> Shards {
+        to
+    }
 }
 
 /// What a conference says beside packets.

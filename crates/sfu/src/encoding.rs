@@ -77,6 +77,11 @@ impl Encoding {
         self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
     }
 
+    /// A packet came that another shard has numbered.
+    pub(crate) fn crossed(&mut self, now: Instant) {
+        self.last_packet = Some(now);
+    }
+
     /// Numbers one packet. `repair` says that it came as a retransmission: such do not count as received in time.
     pub(crate) fn arrive(
         &mut self,

@@ -1,9 +1,10 @@
 //! One endpoint of a conference: what it can do, what it wants, what is told to it, and its path.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tertulia_model::{Capabilities, EndpointId, SourceName};
+use tertulia_model::{Capabilities, EndpointId, SourceName, SourceSet};
 use tertulia_rtp::sequence::SeqNo;
 use tertulia_rtp::transport_cc::Recorder;
 
@@ -11,6 +12,7 @@ use crate::allocation::History;
 use crate::constraints::{AudioSubscription, Constraints, Hearing};
 use crate::egress::EndpointKey;
 use crate::estimate::{Estimator, Pacer};
+use crate::shard::Shard;
 use crate::stream::Streams;
 
 /// Silence after which others are told that somebody is gone.
@@ -35,6 +37,10 @@ const USUAL_ROUND_TRIP: Duration = Duration::from_millis(80);
 pub(crate) struct Endpoint {
     pub(crate) key: EndpointKey,
     pub(crate) id: EndpointId,
+    /// The shard that holds its transport, when that is another.
+    pub(crate) shard: Option<Shard>,
+    /// Everything it sends, for shards that come later.
+    pub(crate) sources: Arc<SourceSet>,
     pub(crate) capabilities: Capabilities,
     pub(crate) connected: bool,
     pub(crate) channel_open: bool,
@@ -97,6 +103,8 @@ impl Endpoint {
         Self {
             key,
             id,
+            shard: None,
+            sources: Arc::default(),
             connected: false,
             channel_open: false,
             constraints: Constraints::default(),

@@ -26,6 +26,11 @@ impl EncodingSet {
         self.0 == 0
     }
 
+    /// One bit for each.
+    pub(crate) fn bits(self) -> u8 {
+        self.0
+    }
+
     /// Their numbers, lowest first.
     pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
         (0..ENCODINGS_MAX).filter(move |encoding| self.contains(*encoding))
@@ -78,6 +83,11 @@ impl KeyframeRequests {
     /// A receiver waits for a key frame of `encoding` to start or to switch.
     pub(crate) fn want_start(&mut self, encoding: usize) {
         self.to_start.insert(encoding);
+    }
+
+    /// Which encodings somebody waits for to start or to switch.
+    pub(crate) fn to_start(&self) -> EncodingSet {
+        self.to_start
     }
 
     /// A receiver, or we, lost the picture of `encoding`. `receiver_rtt` is the round trip between us and the receiver,

@@ -19,6 +19,7 @@ mod keyframe;
 mod loudest;
 mod nack;
 mod rates;
+mod shard;
 mod source;
 mod speech;
 mod stream;
@@ -26,3 +27,4 @@ mod subscription;
 
 pub use conference::{Conference, Counters, Policy};
 pub use egress::{Egress, EndpointKey, Output};
+pub use shard::{FRAME_MAX, Message, Shard, Shards, conference_of};

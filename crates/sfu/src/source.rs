@@ -10,6 +10,7 @@ use crate::allocation::Layer;
 use crate::egress::EndpointKey;
 use crate::encoding::Encoding;
 use crate::keyframe::KeyframeRequests;
+use crate::shard::Crossing;
 use crate::subscription::{ENCODINGS_MAX, Subscription};
 
 /// Lines of the lowest encoding until key frames tell: Jitsi's clients scale 720 lines by 4, 2, 1.
@@ -45,6 +46,7 @@ pub(crate) struct Source {
     /// Whether a subscription may be waiting for a key frame.
     pub(crate) is_awaited: bool,
     pub(crate) last_packet: Option<Instant>,
+    pub(crate) crossing: Crossing,
     layers_at: Option<Instant>,
     silent: u32,
 }
@@ -75,6 +77,7 @@ impl Source {
                     told_max_height: None,
                     is_awaited: false,
                     last_packet: None,
+                    crossing: Crossing::default(),
                     layers_at: None,
                     silent: 0,
                 }),
@@ -137,9 +140,13 @@ impl Source {
         self.wishes[place] = max_height;
     }
 
-    /// The largest limit of all receivers.
+    /// The largest limit of all receivers, those of other shards included.
     pub(crate) fn wanted_height(&self) -> i32 {
-        self.wishes.iter().fold(0, |most, height| if most < 0 || *height < 0 { -1 } else { most.max(*height) })
+        let others = self.crossing.heights.iter().map(|(_, height)| height);
+        self.wishes
+            .iter()
+            .chain(others)
+            .fold(0, |most, height| if most < 0 || *height < 0 { -1 } else { most.max(*height) })
     }
 
     /// Looks again at what layers there are and what they cost; `true` when there are others than before.
@@ -176,6 +183,11 @@ impl Source {
             }));
         }
         shape(&self.layers) != before
+    }
+
+    /// Tells sets of layers apart, whatever they cost.
+    pub(crate) fn shape(&self) -> u64 {
+        shape(&self.layers)
     }
 
     /// Counts silent packets in a row; `true` when this one is not worth forwarding.

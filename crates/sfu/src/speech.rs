@@ -101,6 +101,18 @@ impl Speakers {
         Some(id)
     }
 
+    /// Takes over what another decided: most recent first, the dominant speaker at the head. Whether that is somebody else than before.
+    pub(crate) fn follow(&mut self, now: Instant, recent: &[(EndpointKey, EndpointId)]) -> bool {
+        let before = self.dominant;
+        for (key, id) in recent.iter().rev() {
+            self.turns = self.turns.saturating_add(1);
+            self.by_key.entry(*key).or_insert_with(|| Speaker::new(id.clone(), now)).turn = self.turns;
+        }
+        self.recent = recent.iter().take(RECENT_MAX).map(|(_, id)| id.clone()).collect();
+        self.dominant = recent.first().map(|(key, _)| *key);
+        self.dominant != before
+    }
+
     /// When `decide` next has work to do.
     pub(crate) fn next_decision(&self) -> Option<Instant> {
         self.next_decision

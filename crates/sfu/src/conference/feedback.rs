@@ -128,8 +128,9 @@ impl Conference {
     }
 
     /// Sender reports go on to those who get the stream, in their time.
-    fn pass_sender_report(&mut self, now: Instant, place: u32, info: SenderInfo, egress: &mut impl Egress) {
+    pub(super) fn pass_sender_report(&mut self, now: Instant, place: u32, info: SenderInfo, egress: &mut impl Egress) {
         let Some(route) = self.routes.get(&info.ssrc).copied().filter(|route| !route.rtx) else { return };
+        self.copy_report(route, info, egress);
         let Self { sources, endpoints, compound, .. } = self;
         let Some(source) = sources.get_mut(route.source).filter(|source| source.owner == place) else { return };
         source.encodings[route.encoding].sender_report(now, info);
@@ -159,10 +160,10 @@ impl Conference {
     /// Asks senders for what is missing: lost packets and key frames.
     pub(super) fn ask_senders(&mut self, now: Instant, egress: &mut impl Egress) {
         let own = self.feedback.video.0;
-        let Self { sources, endpoints, compound, counters, .. } = self;
+        let Self { sources, endpoints, compound, counters, relay, .. } = self;
         for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
             let Some(owner) = endpoints.get(index_of(source.owner)) else { continue };
-            let Source { encodings, subscriptions, keyframes, is_awaited, .. } = source;
+            let Source { subscriptions, keyframes, is_awaited, .. } = source;
             if *is_awaited {
                 *is_awaited = false;
                 for subscription in subscriptions {
@@ -173,6 +174,11 @@ impl Conference {
                     }
                 }
             }
+            if let Some(shard) = source.crossing.from {
+                relay.ask(now, shard, source); // its owner asks, for everybody at once
+                continue;
+            }
+            let Source { encodings, keyframes, .. } = source;
             compound.clear();
             for stream in encodings.iter_mut().filter(|stream| !stream.missing.is_empty()) {
                 let due = stream.missing.due(now);

@@ -32,15 +32,15 @@ const FILLER_LEN: u8 = 4;
 
 /// A media packet after unwrapping, ready to be numbered and sent on.
 #[derive(Clone, Copy)]
-struct Media<'a> {
-    row: &'static PayloadType,
+pub(super) struct Media<'a> {
+    pub(super) row: &'static PayloadType,
     /// Among the packets of its encoding that are forwarded.
-    number: SeqNo,
-    marker: bool,
-    timestamp: u32,
-    payload: &'a [u8],
-    level: Option<AudioLevel>,
-    descriptor: &'a [u8],
+    pub(super) number: SeqNo,
+    pub(super) marker: bool,
+    pub(super) timestamp: u32,
+    pub(super) payload: &'a [u8],
+    pub(super) level: Option<AudioLevel>,
+    pub(super) descriptor: &'a [u8],
 }
 
 impl Conference {
@@ -62,11 +62,8 @@ impl Conference {
         let endpoint = &mut self.endpoints[index_of(place)];
         self.counters.received += 1;
         endpoint.heard(now);
-        if self.last_packet.is_none_or(|at| now.saturating_duration_since(at) > Duration::from_millis(400)) {
-            // Media starts flowing: the slow tick is over.
-            self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK));
-        }
-        self.last_packet = Some(now);
+        self.flows(now);
+        let endpoint = &mut self.endpoints[index_of(place)];
         if let Some(number) = packet.extension(id_of(Extension::TransportCc)).and_then(parse_transport_cc) {
             endpoint.recorder.record(number, since_start);
             endpoint.last_ssrc = packet.header.ssrc;
@@ -88,6 +85,15 @@ impl Conference {
         if packet.header.marker {
             self.flush_feedback(now, place, egress);
         }
+    }
+
+    /// A packet came.
+    pub(super) fn flows(&mut self, now: Instant) {
+        if self.last_packet.is_none_or(|at| now.saturating_duration_since(at) > Duration::from_millis(400)) {
+            // Media starts flowing: the slow tick is over.
+            self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK));
+        }
+        self.last_packet = Some(now);
     }
 
     /// Sends on the pictures that came since the last call, receiver by receiver.
@@ -188,13 +194,21 @@ impl Conference {
         if row.kind == MediaKind::Audio {
             self.hear(now, route, media, egress, out);
         } else {
+            self.copy_picture(now, route, &media, egress);
             self.show(now, route, media);
         }
         true
     }
 
     /// Audio: level, lasting silence, the loudest, everybody.
-    fn hear(&mut self, now: Instant, route: Route, media: Media<'_>, egress: &mut impl Egress, out: &mut Vec<Output>) {
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        route: Route,
+        media: Media<'_>,
+        egress: &mut impl Egress,
+        out: &mut Vec<Output>,
+    ) {
         let source = &mut self.sources[route.source];
         let mut is_loud = true;
         if let Some((level, endpoint)) = media.level.zip(self.endpoints.get(index_of(source.owner))) {
@@ -206,6 +220,11 @@ impl Conference {
             }
             is_loud = self.loudest.hear(now, route.source, above, dominant);
         }
+        self.copy_sound(route, &media, is_loud, egress);
+        if media.payload.is_empty() {
+            return self.pause_sound(route);
+        }
+        let source = &mut self.sources[route.source];
         let idle = source.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= AUDIO_IDLE);
         source.last_packet = Some(now);
         if idle && is_loud {
@@ -249,7 +268,7 @@ impl Conference {
     }
 
     /// Video: key frames, what layers cost, the cache. It goes on at the end of the turn.
-    fn show(&mut self, now: Instant, route: Route, media: Media<'_>) {
+    pub(super) fn show(&mut self, now: Instant, route: Route, media: Media<'_>) {
         let source = &mut self.sources[route.source];
         let descriptor = Some(media.descriptor).filter(|descriptor| !descriptor.is_empty());
         let stream = &mut source.encodings[route.encoding];

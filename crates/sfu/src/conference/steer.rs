@@ -12,7 +12,7 @@ use crate::egress::Output;
 use crate::endpoint::Endpoint;
 use crate::source::Source;
 use crate::stream::SLOTS_MAX;
-use crate::subscription::{Aim, AudioCourse, Course, Subscription, VideoCourse};
+use crate::subscription::{Aim, AudioCourse, Course, Subscription};
 
 impl Conference {
     /// Something changed for everybody: the next tick, which is brought forward, decides anew.
@@ -125,7 +125,7 @@ impl Conference {
         let Some(taken) = endpoint.streams.take(now, MediaKind::Video, index, own, || random.next()) else {
             return false;
         };
-        let course = Course::Video(Box::new(VideoCourse::default()));
+        let course = Course::Video(Box::default());
         source.subscribe(Subscription { receiver: place, stream: taken.stream, course });
         taken.announce
     }
@@ -255,6 +255,7 @@ impl Conference {
 
     /// Tells each sender how large anybody wants its sources, so that it can switch layers off.
     pub(super) fn limit_senders(&mut self, out: &mut Vec<Output>) {
+        self.tell_wanted();
         let Self { sources, endpoints, .. } = self;
         for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
             let owner = endpoints.get(index_of(source.owner)).filter(|owner| owner.channel_open);
