@@ -24,6 +24,8 @@ use crate::sources;
 pub(crate) struct How {
     /// Worker threads, on the first cores.
     pub(crate) workers: usize,
+    /// People of a room on one worker before its next ones go to another; 0 is never.
+    pub(crate) spread_at: usize,
     /// Whether allocations are counted.
     pub(crate) count_allocations: bool,
 }
@@ -51,6 +53,7 @@ pub(crate) fn run(how: How) -> std::io::Result<()> {
         workers: how.workers,
         advertised: Vec::new(),
         endpoints_per_worker: 1 << 20,
+        spread_at: how.spread_at,
         policy: Policy::default(),
         channels: ChannelKinds::WebSocket,
         tcp_port: None,

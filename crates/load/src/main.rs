@@ -86,6 +86,9 @@ struct Options {
     /// Worker threads of the bridge, on the first cores; the generator takes the others.
     #[arg(long, global = true, default_value_t = 1)]
     workers: usize,
+    /// People of a room on one worker before its next ones go to another; 0 is never.
+    #[arg(long, global = true, default_value_t = 0)]
+    spread_at: usize,
     /// Rounds; the first is left out of the result when there are more.
     #[arg(long, global = true, default_value_t = 8)]
     rounds: usize,
@@ -127,7 +130,11 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command, options: &Options) -> std::io::Result<()> {
-    let how = How { workers: options.workers.max(1), count_allocations: options.count_allocations };
+    let how = How {
+        workers: options.workers.max(1),
+        spread_at: options.spread_at,
+        count_allocations: options.count_allocations,
+    };
     let pace = Pace {
         rounds: options.rounds.max(1),
         warm_up: Duration::from_secs_f64(options.warm_up),

@@ -26,6 +26,7 @@ impl Process {
     pub(crate) fn start(program: &Path, how: How) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.arg("bridge").arg("--workers").arg(how.workers.to_string());
+        command.arg("--spread-at").arg(how.spread_at.to_string());
         if how.count_allocations {
             command.arg("--count-allocations");
         }

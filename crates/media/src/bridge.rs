@@ -1,27 +1,28 @@
 //! The bridge of this process: places conferences on workers and carries requests to them.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tertulia_model::{
     Bridge, BridgeEvent, BridgeRequest, Candidate, CandidateKind, ChannelKinds, ChannelSink, ConferenceId, EndpointId,
     EventSink, Load, Refusal, TransportProtocol,
 };
-use tertulia_sfu::Policy;
+use tertulia_sfu::{Policy, Shard};
 use tracing::info;
 
 use crate::identity::{Identity, secret};
 use crate::interfaces;
+use crate::placement::Placement;
 use crate::registry::Registry;
+use crate::ring;
 use crate::socket::{self, RUN_CLASSES, Segmentation, SendCounters};
 use crate::tcp::{self, Listener, Streams, TcpCounters};
-use crate::thread::{self, Handle, Order};
+use crate::thread::{self, Handle, Order, Post};
 use crate::transport::stream_local;
-use crate::worker::{self, Command, Counters, Worker};
+use crate::worker::{self, Command, Counters, Link, Worker};
 
 /// How a bridge is set up.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Most endpoints on one worker.
     pub endpoints_per_worker: usize,
+    /// Endpoints of a conference on one worker before it goes to another; 0 is never.
+    pub spread_at: usize,
     /// Which bridge channels are offered.
     pub channels: ChannelKinds,
     /// Port for clients whose network lets no UDP out (ICE over TCP); 0 lets the system choose. One for all workers.
@@ -111,16 +114,29 @@ struct Inner {
     registry: Arc<Registry>,
     /// Of each worker.
     send_counters: Vec<Arc<SendCounters>>,
-    /// Which worker holds a conference. Held for the length of a map operation.
-    placement: Mutex<HashMap<ConferenceId, Placed>>,
+    /// Which worker holds whom. Held for the length of a decision and of putting orders into inboxes, which never waits.
+    placement: Mutex<Placement>,
     ports: Vec<u16>,
     tcp_port: Option<u16>,
     tcp_counters: Arc<tcp::Counters>,
 }
 
-struct Placed {
-    worker: usize,
+/// Listens to the events of a conference on their way to the room.
+struct Watch {
+    bridge: Weak<Inner>,
+    conference: ConferenceId,
     events: Arc<dyn EventSink>,
+}
+
+impl EventSink for Watch {
+    fn event(&self, event: BridgeEvent) {
+        if let BridgeEvent::Expired { endpoint, .. } | BridgeEvent::Refused { endpoint, .. } = &event
+            && let Some(bridge) = self.bridge.upgrade()
+        {
+            bridge.placement().ended(Instant::now(), self.conference, endpoint);
+        }
+        self.events.event(event);
+    }
 }
 
 /// Sums over all workers.
@@ -165,14 +181,17 @@ impl MediaBridge {
         let listeners = listeners(&addresses, settings.tcp_port)?;
         let tcp_counters = Arc::new(tcp::Counters::default());
         let streams: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let (mut workers, mut threads, mut ports) = (Vec::new(), Vec::new(), Vec::new());
-        for index in 0..count {
+        let posts = (0..count).map(|_| thread::post()).collect::<Result<Vec<_>, _>>().map_err(StartError::System)?;
+        let (workers, posts): (Vec<Handle>, Vec<Post>) = posts.into_iter().unzip();
+        let mut ways = if settings.spread_at > 0 { ways(&workers) } else { Vec::new() };
+        let (mut threads, mut ports) = (Vec::new(), Vec::new());
+        for (index, post) in posts.into_iter().enumerate() {
             let sockets = bind_worker(&addresses, settings, index)?;
             ports.extend(sockets.first().map(|(local, _)| local.port()));
             let locals: Vec<SocketAddr> = sockets.iter().map(|(local, _)| *local).collect();
             let candidates = candidates(&locals, &streams, &settings.advertised);
             let stream_locals = streams.iter().map(|address| stream_local(address.ip()));
-            let worker = Worker::new(
+            let mut worker = Worker::new(
                 worker::Settings {
                     index,
                     candidates,
@@ -185,13 +204,14 @@ impl MediaBridge {
                 identity.clone(),
                 Arc::clone(&registry),
             );
+            for Way { to, link, packets, .. } in ways.extract_if(.., |way| way.of == index) {
+                worker.link(to, link, packets);
+            }
             let counters = Arc::new(SendCounters::default());
             send_counters.push(Arc::clone(&counters));
             let streams = Streams::new(Arc::clone(&tcp_counters)).map_err(StartError::System)?;
-            let started = thread::start(index, worker, sockets, counters, Arc::clone(&segmentation), streams);
-            let (handle, thread) = started.map_err(StartError::System)?;
-            workers.push(handle);
-            threads.push(thread);
+            let started = thread::start(index, worker, post, sockets, counters, Arc::clone(&segmentation), streams);
+            threads.push(started.map_err(StartError::System)?);
         }
         let tcp_port = streams.first().map(SocketAddr::port);
         let listener = (!listeners.is_empty())
@@ -199,7 +219,7 @@ impl MediaBridge {
             .transpose()
             .map_err(StartError::System)?;
         info!(workers = count, ?ports, ?tcp_port, "media bridge started");
-        let placement = Mutex::default();
+        let placement = Mutex::new(Placement::new(count, settings.spread_at));
         let inner = Inner { name, workers, registry, send_counters, placement, ports, tcp_port, tcp_counters };
         Ok(Self { inner: Arc::new(inner), threads, listener })
     }
@@ -331,48 +351,118 @@ impl BridgeHandle {
         all
     }
 
-    fn placement(&self) -> MutexGuard<'_, HashMap<ConferenceId, Placed>> {
-        // A map is whole after any panic between its operations.
-        self.0.placement.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Tells the worker of an endpoint something.
+    fn tell(&self, conference: ConferenceId, endpoint: &EndpointId, command: Command) -> bool {
+        let worker = self.0.placement().worker_of(conference, endpoint);
+        worker.is_some_and(|worker| self.0.send(worker, command))
     }
 
-    fn tell(&self, conference: ConferenceId, command: Command) -> bool {
-        let worker = self.placement().get(&conference).map(|placed| placed.worker);
-        worker.is_some_and(|worker| self.0.workers[worker].send(Order::Do(command)))
+    fn allocate(&self, conference: ConferenceId, endpoint: EndpointId, request: BridgeRequest) {
+        let (told, events) = {
+            let mut placement = self.0.placement();
+            let events = placement.events(conference);
+            let place = placement.seat(Instant::now(), conference, &endpoint);
+            let command = Command::Request { conference, request };
+            let told = place.is_some_and(|place| {
+                if let Some(events) = events.as_ref().filter(|_| !place.joins.is_empty()) {
+                    self.0.span(conference, place.worker, &place.joins, events);
+                }
+                self.0.send(place.worker, command)
+            });
+            (told, events)
+        };
+        if let Some(events) = events.filter(|_| !told) {
+            self.0.placement().ended(Instant::now(), conference, &endpoint);
+            events.event(BridgeEvent::Refused { endpoint, refusal: Refusal::Full });
+        }
     }
+}
+
+impl Inner {
+    fn placement(&self) -> MutexGuard<'_, Placement> {
+        // The maps are whole after any panic between their operations.
+        self.placement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, worker: usize, command: Command) -> bool {
+        self.workers[worker].send(Order::Do(command))
+    }
+
+    /// Opens a shard of a conference on a worker, and makes it and the others known to each other.
+    fn span(&self, conference: ConferenceId, worker: usize, others: &[usize], events: &Arc<dyn EventSink>) {
+        self.send(worker, Command::Open { conference, events: Arc::clone(events) });
+        let shards = others.iter().filter_map(|other| Shard::new(*other));
+        let (shards, new): (Vec<Shard>, _) = (shards.collect(), Shard::new(worker));
+        let (Some(home), Some(new)) = (shards.first().copied(), new) else { return };
+        // First the new one: what the others then tell it comes behind this.
+        for peer in &shards {
+            self.send(worker, Command::Span { conference, home, peer: *peer });
+        }
+        for peer in &shards {
+            self.send(peer.worker(), Command::Span { conference, home, peer: new });
+        }
+    }
+
+    fn expire(&self, conference: ConferenceId, workers: &[usize]) {
+        for worker in workers {
+            self.send(*worker, Command::Request { conference, request: BridgeRequest::ExpireConference });
+        }
+    }
+}
+
+/// The way from one worker to another, and back for packets.
+struct Way {
+    of: usize,
+    to: usize,
+    link: Link,
+    packets: ring::Consumer,
+}
+
+/// All ways between workers that can share conferences.
+fn ways(workers: &[Handle]) -> Vec<Way> {
+    let count = workers.len().min(Shard::MAX);
+    let mut ways = Vec::new();
+    for of in 0..count {
+        for to in of + 1..count {
+            let ((there, arriving), (back, returning)) = (ring::ring(), ring::ring());
+            let link = Link::new(there, Box::new(workers[to].clone()));
+            ways.push(Way { of, to, link, packets: returning });
+            let link = Link::new(back, Box::new(workers[of].clone()));
+            ways.push(Way { of: to, to: of, link, packets: arriving });
+        }
+    }
+    ways
 }
 
 impl Bridge for BridgeHandle {
     fn open(&self, conference: ConferenceId, events: Arc<dyn EventSink>) {
-        let worker = {
-            let mut placement = self.placement();
-            let mut load = vec![0usize; self.0.workers.len()];
-            for placed in placement.values() {
-                load[placed.worker] += 1;
-            }
-            let least = load.iter().enumerate().min_by_key(|(_, conferences)| **conferences);
-            let worker = least.map_or(0, |(worker, _)| worker);
-            placement.insert(conference, Placed { worker, events: Arc::clone(&events) });
-            worker
-        };
-        self.0.workers[worker].send(Order::Do(Command::Open { conference, events }));
+        let events: Arc<dyn EventSink> = Arc::new(Watch { bridge: Arc::downgrade(&self.0), conference, events });
+        let mut placement = self.0.placement();
+        let (home, replaced) = placement.open(conference, Arc::clone(&events));
+        self.0.expire(conference, &replaced);
+        self.0.send(home, Command::Open { conference, events });
     }
 
     fn request(&self, conference: ConferenceId, request: BridgeRequest) {
-        let allocated = match &request {
-            BridgeRequest::Allocate { endpoint, .. } => Some(endpoint.clone()),
-            _ => None,
-        };
-        let expired = request == BridgeRequest::ExpireConference;
-        let told = self.tell(conference, Command::Request { conference, request });
-        if let Some(endpoint) = allocated.filter(|_| !told) {
-            let events = self.placement().get(&conference).map(|placed| Arc::clone(&placed.events));
-            if let Some(events) = events {
-                events.event(BridgeEvent::Refused { endpoint, refusal: Refusal::Full });
+        match &request {
+            BridgeRequest::Allocate { endpoint, .. } => self.allocate(conference, endpoint.clone(), request),
+            BridgeRequest::Expire { endpoint } => {
+                let worker = self.0.placement().leave(conference, endpoint);
+                worker.map(|worker| self.0.send(worker, Command::Request { conference, request }));
             }
-        }
-        if expired {
-            self.placement().remove(&conference);
+            BridgeRequest::ExpireConference => {
+                let mut placement = self.0.placement();
+                let workers = placement.close(conference);
+                self.0.expire(conference, &workers);
+            }
+            BridgeRequest::SetTransport { endpoint, .. }
+            | BridgeRequest::SetSources { endpoint, .. }
+            | BridgeRequest::SetInitialLastN { endpoint, .. }
+            | BridgeRequest::RestartIce { endpoint }
+            | BridgeRequest::ForceMute { endpoint, .. } => {
+                let endpoint = endpoint.clone();
+                self.tell(conference, &endpoint, Command::Request { conference, request });
+            }
         }
     }
 
@@ -382,17 +472,19 @@ impl Bridge for BridgeHandle {
 
     fn attach_channel(&self, conference: ConferenceId, endpoint: EndpointId, sink: Arc<dyn ChannelSink>) {
         let closing = Arc::clone(&sink);
-        if !self.tell(conference, Command::Channel { conference, endpoint, sink }) {
+        let id = endpoint.clone();
+        if !self.tell(conference, &id, Command::Channel { conference, endpoint, sink }) {
             closing.close(1001, "endpoint closed");
         }
     }
 
     fn channel_message(&self, conference: ConferenceId, endpoint: EndpointId, text: String) {
-        self.tell(conference, Command::Message { conference, endpoint, text });
+        let id = endpoint.clone();
+        self.tell(conference, &id, Command::Message { conference, endpoint, text });
     }
 
     fn load(&self) -> Load {
-        Load { conferences: self.placement().len(), endpoints: self.0.registry.endpoint_count() }
+        Load { conferences: self.0.placement().len(), endpoints: self.0.registry.endpoint_count() }
     }
 }
 
@@ -426,6 +518,7 @@ mod tests {
             endpoints_per_worker: 10,
             channels: ChannelKinds::WebSocket,
             tcp_port: None,
+            spread_at: 0,
         };
         let error = MediaBridge::start(&settings).err().unwrap().to_string();
         assert!(

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::socket::{Receiver, Segmentation, SendCounters, Sender};
 use crate::tcp::{Connection, Streams, Wires};
-use crate::worker::{Command, Counters, Worker};
+use crate::worker::{Command, Counters, Peer, Worker};
 
 /// Commands that may wait. Beyond that a sender is refused: the thread is stuck or the machine is overwhelmed.
 const INBOX_MAX: usize = 65_536;
@@ -47,25 +47,32 @@ impl Handle {
             }
             Err(TrySendError::Disconnected(_)) => false,
         };
-        let one: u64 = 1;
-        // SAFETY: the descriptor is an eventfd that this handle keeps open; 8 readable bytes are passed.
-        let _ = unsafe { libc::write(self.bell.as_raw_fd(), (&raw const one).cast(), 8) };
+        ring(&self.bell);
         sent
     }
 }
 
-/// Starts a thread for a worker on these sockets, pinned to a core.
+impl Peer for Handle {
+    fn tell(&self, command: Command) -> bool {
+        self.send(Order::Do(command))
+    }
+
+    fn wake(&self) {
+        ring(&self.bell);
+    }
+}
+
+/// What a thread that is not started yet will be told.
+pub(crate) struct Post {
+    inbox: Inbox<Order>,
+    bell: Arc<OwnedFd>,
+}
+
+/// The way to a thread, and what to start it with.
 ///
 /// # Errors
-/// When the system gives no descriptor or no thread.
-pub(crate) fn start(
-    index: usize,
-    worker: Worker,
-    sockets: Vec<(SocketAddr, UdpSocket)>,
-    counters: Arc<SendCounters>,
-    segmentation: Arc<Segmentation>,
-    streams: Streams,
-) -> io::Result<(Handle, std::thread::JoinHandle<()>)> {
+/// When the system gives no descriptor.
+pub(crate) fn post() -> io::Result<(Handle, Post)> {
     // SAFETY: no pointers are passed.
     let bell = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
     if bell < 0 {
@@ -74,13 +81,27 @@ pub(crate) fn start(
     // SAFETY: the descriptor is new and owned by nobody else.
     let bell = Arc::new(unsafe { OwnedFd::from_raw_fd(bell) });
     let (orders, inbox) = crossbeam_channel::bounded(INBOX_MAX);
-    let handle = Handle { orders, bell: Arc::clone(&bell) };
-    let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
+    Ok((Handle { orders, bell: Arc::clone(&bell) }, Post { inbox, bell }))
+}
+
+/// Starts a thread for a worker on these sockets, pinned to a core.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(crate) fn start(
+    index: usize,
+    worker: Worker,
+    post: Post,
+    sockets: Vec<(SocketAddr, UdpSocket)>,
+    counters: Arc<SendCounters>,
+    segmentation: Arc<Segmentation>,
+    streams: Streams,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
         pin_to_core(index);
         let udp = Sender::new(&sockets, &counters, &segmentation);
-        run(worker, &sockets, Wires { udp, streams }, &inbox, &bell);
-    })?;
-    Ok((handle, thread))
+        run(worker, &sockets, Wires { udp, streams }, &post.inbox, &post.bell);
+    })
 }
 
 fn run(
@@ -119,6 +140,9 @@ fn run(
         }
         if polled[streams_at].revents != 0 || wires.streams.next_timeout().is_some_and(|at| now >= at) {
             wires.handle_streams(now, &mut worker);
+        }
+        if worker.handle_copies(now, &mut wires) {
+            ring(bell);
         }
         worker.on_timeout(now, &mut wires); // and the end of the turn
     }

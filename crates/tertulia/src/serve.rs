@@ -142,6 +142,7 @@ fn media_settings(config: &Config) -> tertulia_media::Settings {
             last_n: Some(config.media_last_n).filter(|last_n| *last_n != 0),
         },
         endpoints_per_worker: ENDPOINTS_PER_WORKER,
+        spread_at: usize::from(config.media_spread_at),
         tcp_port: Some(config.media_tcp_port).filter(|port| *port != 0),
         channels: match config.media_channel {
             OfferedChannel::WebSocket => ChannelKinds::WebSocket,

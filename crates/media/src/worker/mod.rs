@@ -4,6 +4,8 @@
 
 pub mod batch;
 mod endpoint;
+mod links;
+mod span;
 mod timers;
 
 use std::collections::BTreeMap;
@@ -18,7 +20,7 @@ use tertulia_model::{
     BridgeEvent, BridgeRequest, Candidate, Capabilities, ChannelAddress, ChannelKinds, ChannelSink, ConferenceId,
     EndpointId, EventSink, ExpireReason, FeedbackSsrcs, IceCredentials, LocalTransport, Refusal, RemoteTransport, Ssrc,
 };
-use tertulia_sfu::{Conference, Egress, EndpointKey, Output, Policy};
+use tertulia_sfu::{Conference, Egress, EndpointKey, Message, Output, Policy, Shard, Shards};
 use tracing::{debug, error, info};
 
 use crate::identity::{Identity, ice_credentials_of, random_u64, secret};
@@ -27,6 +29,8 @@ use crate::srtp::{OpenError, Profile};
 use crate::transport::{End, Event, OFFERED_SETUP, Role, Transport, Wire, username_of};
 use batch::{Batch, Flush};
 use endpoint::Endpoint;
+use links::{Incoming, Links};
+pub use links::{Link, Peer};
 use timers::{Timer, TimerId, Timers};
 
 /// Room for plaintext in an egress slot.
@@ -85,6 +89,24 @@ pub enum Command {
         /// JSON.
         text: String,
     },
+    /// An open conference has another shard from now on.
+    Span {
+        /// Which conference.
+        conference: ConferenceId,
+        /// The shard that decides for all.
+        home: Shard,
+        /// The other one.
+        peer: Shard,
+    },
+    /// Another worker tells its shard of the conference something.
+    Told {
+        /// Which conference.
+        conference: ConferenceId,
+        /// Who tells it.
+        from: Shard,
+        /// What.
+        message: Message,
+    },
 }
 
 /// What happened to datagrams and handshakes.
@@ -120,6 +142,10 @@ pub struct Counters {
     pub channels_refused: u64,
     /// Conferences lost to a defect of ours.
     pub panics: u64,
+    /// Packets copied to other workers.
+    pub copied: u64,
+    /// Packets lost because there was no room on the way to another worker.
+    pub uncopied: u64,
 }
 
 impl std::ops::AddAssign for Counters {
@@ -140,6 +166,8 @@ impl std::ops::AddAssign for Counters {
             failed_handshake,
             channels_refused,
             panics,
+            copied,
+            uncopied,
         } = other;
         self.datagrams += datagrams;
         self.dropped_unknown_protocol += dropped_unknown_protocol;
@@ -156,6 +184,8 @@ impl std::ops::AddAssign for Counters {
         self.failed_handshake += failed_handshake;
         self.channels_refused += channels_refused;
         self.panics += panics;
+        self.copied += copied;
+        self.uncopied += uncopied;
     }
 }
 
@@ -183,6 +213,7 @@ struct Room {
     timer: TimerId,
     /// Whether it is in the worker's list of conferences that this turn touched.
     touched: bool,
+    span: span::Span,
 }
 
 impl Room {
@@ -205,6 +236,8 @@ pub struct Worker {
     by_stream: FxHashMap<SocketAddr, usize>,
     by_ufrag: FxHashMap<String, usize>,
     timers: Timers,
+    links: Links,
+    incoming: Incoming,
     batch: Batch,
     /// Conferences that something happened to since the last turn ended.
     touched: Vec<ConferenceId>,
@@ -226,6 +259,8 @@ impl Worker {
             by_stream: FxHashMap::default(),
             by_ufrag: FxHashMap::default(),
             timers: Timers::default(),
+            links: Links::default(),
+            incoming: Incoming::default(),
             batch: Batch::default(),
             touched: Vec::new(),
             counters: Counters::default(),
@@ -358,6 +393,7 @@ impl Worker {
         }
         self.touched = touched;
         self.batch.flush(flush);
+        self.links.wake();
     }
 
     /// Does what it is asked.
@@ -373,6 +409,12 @@ impl Worker {
                     });
                 }
             }
+            Command::Span { conference, home, peer } => self.span(now, conference, home, peer, flush),
+            Command::Told { conference, from, message } => self.guarded(conference, |worker| {
+                worker.with_conference(now, conference, flush, |sfu, egress, out| {
+                    sfu.handle_message(now, from, message, egress, out);
+                });
+            }),
         }
         self.finish_turn(now, flush);
     }
@@ -398,19 +440,25 @@ impl Worker {
                 sfu.on_timeout(now, egress, out); // Became due within the turn: this saves another one.
             }
         });
+        self.catch_up(now, conference, flush);
         let Some(room) = self.rooms.get_mut(&conference) else { return };
         room.touched = false;
         self.timers.schedule(room.timer, room.sfu.next_timeout());
     }
 
     fn open(&mut self, conference: ConferenceId, events: Arc<dyn EventSink>) {
-        let seed = random_u64();
-        // Nine or ten digits: clients look for SSRCs by containment of text.
-        let ssrc = |bits: u64| Ssrc(1_000_000_000 + u32::try_from(bits % 1_000_000_000).unwrap_or(0));
-        let feedback = FeedbackSsrcs { audio: ssrc(seed), video: ssrc(seed.rotate_left(32) ^ 1) };
-        let sfu = Conference::new(conference, feedback, self.settings.policy, seed);
+        let feedback = feedback_of(&self.settings.bridge, conference);
+        let sfu = Conference::new(conference, feedback, self.settings.policy, random_u64());
         let timer = self.timers.add(Timer::Conference(conference));
-        let room = Room { sfu, feedback, endpoints: BTreeMap::new(), events, timer, touched: false };
+        let room = Room {
+            sfu,
+            feedback,
+            endpoints: BTreeMap::new(),
+            events,
+            timer,
+            touched: false,
+            span: span::Span::default(),
+        };
         if let Some(replaced) = self.rooms.insert(conference, room) {
             self.timers.remove(replaced.timer);
         }
@@ -784,8 +832,10 @@ impl Worker {
         let Some(room) = self.rooms.get_mut(&conference) else { return };
         room.touch(conference, &mut self.touched);
         let mut out = std::mem::take(&mut self.outputs);
-        let mut egress = BatchEgress { slots: &mut self.slots, batch: &mut self.batch, flush };
+        let Self { slots, batch, links, counters, .. } = self;
+        let mut egress = BatchEgress { slots, batch, links, counters, flush };
         run(&mut room.sfu, &mut egress, &mut out);
+        room.span.carry(conference, self.settings.index, &mut room.sfu, &self.links);
         for output in out.drain(..) {
             match output {
                 Output::Channel { to, text } => {
@@ -846,6 +896,18 @@ fn local_transport(
     }
 }
 
+/// The bridge's own SSRCs in a conference: the same on each of its workers, without asking. Nobody need be kept from guessing them.
+fn feedback_of(bridge: &str, conference: ConferenceId) -> FeedbackSsrcs {
+    use std::hash::{Hash, Hasher};
+    // Nine or ten digits: clients look for SSRCs by containment of text.
+    let ssrc = |number: u8| {
+        let mut hasher = rustc_hash::FxHasher::default();
+        (bridge, conference, number).hash(&mut hasher);
+        Ssrc(1_000_000_000 + u32::try_from(hasher.finish() % 1_000_000_000).unwrap_or(0))
+    };
+    FeedbackSsrcs { audio: ssrc(0), video: ssrc(1) }
+}
+
 fn key_of(slot: usize) -> EndpointKey {
     EndpointKey(u32::try_from(slot).unwrap_or(u32::MAX))
 }
@@ -874,6 +936,8 @@ impl Wire for BatchWire<'_> {
 struct BatchEgress<'a> {
     slots: &'a mut Slab<Endpoint>,
     batch: &'a mut Batch,
+    links: &'a mut Links,
+    counters: &'a mut Counters,
     flush: &'a mut dyn Flush,
 }
 
@@ -892,6 +956,13 @@ impl Egress for BatchEgress<'_> {
             slot.get_mut(..compound.len())?.copy_from_slice(compound);
             endpoint.transport.seal_rtcp(slot, compound.len())
         });
+    }
+
+    fn frame(&mut self, to: Shards, frame: &[u8]) -> Shards {
+        let lost = self.links.copy(to, frame);
+        self.counters.copied += to.without(lost).len();
+        self.counters.uncopied += lost.len();
+        lost
     }
 }
 
