@@ -153,6 +153,11 @@ impl Conference {
         self.endpoints.is_empty() && self.sources.is_empty() && self.routes.is_empty()
     }
 
+    /// How many are in it, those of other shards included.
+    pub fn endpoint_count(&self) -> usize {
+        self.endpoints.len()
+    }
+
     /// What happened to packets so far.
     pub fn counters(&self) -> &Counters {
         &self.counters

@@ -44,6 +44,7 @@ impl World {
             policy: tertulia_sfu::Policy::default(),
             channels: ChannelKinds::WebSocket,
             tcp_port: Some(0),
+            spread_at: 0,
         };
         let media = MediaBridge::start(&settings).unwrap();
         let (bridge, log) = (media.handle(), Arc::new(Log::default()));

@@ -87,3 +87,6 @@ impl Worker {
         self.with_conference(now, conference, flush, |sfu, _, _| behind.iter().for_each(|peer| sfu.greet(now, peer)));
     }
 }
+
+#[cfg(test)]
+mod tests;
