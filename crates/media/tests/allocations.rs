@@ -4,12 +4,16 @@
 
 #![allow(clippy::unwrap_used)] // a test may end where it is surprised
 
+#[path = "world/pair.rs"]
+mod pair;
 mod world;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use pair::Pair;
 use tertulia_media::worker::batch::{Batch, Flush};
 use tertulia_model::{
     BridgeRequest, EndpointId, GroupSemantics, MediaKind, Source, SourceGroup, SourceName, SourceSet, Ssrc, VideoType,
@@ -121,16 +125,8 @@ fn picture(number: u16) -> Vec<u8> {
     payload
 }
 
-#[test]
-fn a_packet_is_forwarded_without_an_allocation() {
-    let mut world = World::new(10);
-    for name in ["pub", "r1", "r2", "r3", "r4"] {
-        world.join(name);
-    }
-    world.connect();
-    let publisher = world.clients[0].id.clone();
-    world.request(BridgeRequest::SetSources { endpoint: publisher.clone(), sources: sources(&publisher) });
-    // Five seconds of pictures in three encodings and of sound, and some complaints, made before anything is counted.
+/// Five seconds of pictures in three encodings and of sound, and some complaints, made before anything is counted.
+fn script(world: &mut World) -> Vec<(Duration, SocketAddr, Vec<u8>)> {
     let (from, mut script) = (world.clients[0].address, Vec::new());
     for frame in 1..=150u16 {
         let at = Duration::from_millis(u64::from(frame) * 33);
@@ -141,12 +137,25 @@ fn a_packet_is_forwarded_without_an_allocation() {
         let bytes = world.sealed(50, 111, frame, u32::from(frame) * 960, &[0x33; 80]);
         script.push((at, from, bytes));
         if frame % 10 == 0 {
-            for receiver in 1..=RECEIVERS {
-                let bytes = sealed_nack(&mut world, receiver, 1, frame);
+            for receiver in 1..world.clients.len() {
+                let bytes = sealed_nack(world, receiver, 1, frame);
                 script.push((at, world.clients[receiver].address, bytes));
             }
         }
     }
+    script
+}
+
+#[test]
+fn a_packet_is_forwarded_without_an_allocation() {
+    let mut world = World::new(10);
+    for name in ["pub", "r1", "r2", "r3", "r4"] {
+        world.join(name);
+    }
+    world.connect();
+    let publisher = world.clients[0].id.clone();
+    world.request(BridgeRequest::SetSources { endpoint: publisher.clone(), sources: sources(&publisher) });
+    let mut script = script(&mut world);
     let start = world.now;
     let half = script.len() / 2;
     let mut sent = Gone::default();
@@ -167,4 +176,39 @@ fn a_packet_is_forwarded_without_an_allocation() {
     let forwarded = sent.0 - counted_from;
     assert!(forwarded > 70 * 2 * RECEIVERS, "{forwarded} datagrams");
     assert_eq!(count, 0, "allocations for {forwarded} datagrams");
+}
+
+#[test]
+fn a_packet_crosses_to_another_worker_and_is_forwarded_there_without_an_allocation() {
+    let mut worlds = [World::new(10), World::at(1, 10)];
+    for (world, names) in worlds.iter_mut().zip([["pub", "r1", "r2"], ["r3", "r4", "r5"]]) {
+        names.iter().for_each(|name| world.join(name));
+        world.connect();
+    }
+    let mut pair = Pair::of(worlds);
+    let publisher = pair.worlds[0].clients[0].id.clone();
+    pair.worlds[0].request(BridgeRequest::SetSources { endpoint: publisher.clone(), sources: sources(&publisher) });
+    let mut script = script(&mut pair.worlds[0]);
+    let (mut count, mut sent, mut counted_from) = (0, Gone::default(), 0);
+    (0..10).for_each(|_| pair.pass(Duration::from_millis(20), &mut sent));
+    let (start, half) = (pair.worlds[0].now, script.len() / 2);
+    for (index, (at, from, bytes)) in script.iter_mut().enumerate() {
+        let now = start + *at;
+        pair.pass(now - pair.worlds[0].now, &mut sent);
+        let [home, other] = &mut pair.worlds;
+        let here = allocations(|| home.worker.handle_datagram(now, bridge(), *from, bytes, &mut sent))
+            + allocations(|| home.worker.finish_turn(now, &mut sent));
+        let before = sent.0;
+        let there = allocations(|| {
+            assert!(!other.worker.handle_copies(now, &mut sent), "one packet fits into a turn");
+            other.worker.finish_turn(now, &mut sent);
+        });
+        if index > half {
+            count += here + there;
+            counted_from += sent.0 - before;
+        }
+    }
+    let copied = pair.worlds[0].worker.counters().copied;
+    assert!(copied > 270 && counted_from > 70 * 2 * 3, "{copied} copies, {counted_from} datagrams");
+    assert_eq!(count, 0, "allocations for {counted_from} datagrams of the other worker");
 }

@@ -20,7 +20,7 @@ use tertulia_model::{
     BridgeEvent, BridgeRequest, Candidate, Capabilities, ChannelAddress, ChannelKinds, ChannelSink, ConferenceId,
     EndpointId, EventSink, ExpireReason, FeedbackSsrcs, IceCredentials, LocalTransport, Refusal, RemoteTransport, Ssrc,
 };
-use tertulia_sfu::{Conference, Egress, EndpointKey, Message, Output, Policy, Shard, Shards};
+use tertulia_sfu::{Conference, Egress, EndpointKey, Message, Output, Policy, Shards};
 use tracing::{debug, error, info};
 
 use crate::identity::{Identity, ice_credentials_of, random_u64, secret};
@@ -31,6 +31,7 @@ use batch::{Batch, Flush};
 use endpoint::Endpoint;
 use links::{Incoming, Links};
 pub use links::{Link, Peer};
+pub use tertulia_sfu::Shard;
 use timers::{Timer, TimerId, Timers};
 
 /// Room for plaintext in an egress slot.

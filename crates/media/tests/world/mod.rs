@@ -14,7 +14,8 @@ use tertulia_model::{
     BridgeEvent, BridgeRequest, Capabilities, ConferenceId, DtlsSetup, EndpointId, EventSink, RemoteTransport,
 };
 
-const ROOM: ConferenceId = ConferenceId(7);
+/// The conference that everybody is in.
+pub(crate) const ROOM: ConferenceId = ConferenceId(7);
 
 /// Where the worker is.
 pub(crate) fn bridge() -> SocketAddr {
@@ -67,8 +68,14 @@ pub(crate) struct World {
 impl World {
     /// An empty room.
     pub(crate) fn new(endpoints_max: usize) -> Self {
+        Self::at(0, endpoints_max)
+    }
+
+    /// An empty room on the worker of this number.
+    pub(crate) fn at(index: usize, endpoints_max: usize) -> Self {
         let identity = Identity::generate().unwrap();
-        let settings = Settings { locals: vec![bridge()], bridge: "b".into(), endpoints_max, ..Settings::default() };
+        let locals = vec![bridge()];
+        let settings = Settings { index, locals, bridge: "b".into(), endpoints_max, ..Settings::default() };
         let mut worker = Worker::new(settings, identity.clone(), Arc::new(Registry::default()));
         let events = Arc::new(Events::default());
         let sink: Arc<dyn EventSink> = Arc::clone(&events) as Arc<dyn EventSink>;
