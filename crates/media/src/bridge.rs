@@ -394,6 +394,7 @@ impl Inner {
         let shards = others.iter().filter_map(|other| Shard::new(*other));
         let (shards, new): (Vec<Shard>, _) = (shards.collect(), Shard::new(worker));
         let (Some(home), Some(new)) = (shards.first().copied(), new) else { return };
+        info!(%conference, worker, "conference goes to another worker");
         // First the new one: what the others then tell it comes behind this.
         for peer in &shards {
             self.send(worker, Command::Span { conference, home, peer: *peer });

@@ -61,24 +61,23 @@ impl Producer {
                 return false;
             }
         }
-        let mask = self.ring.len - 1;
         let words = self.ring.words.get_or_init(|| (0..self.ring.len).map(|_| AtomicU64::new(0)).collect());
-        let mut at = self.written;
-        let mut put = |word: u64| {
-            words[at & mask].store(word, Ordering::Relaxed);
-            at += 1;
-        };
-        put(packet.len() as u64);
+        let mask = self.ring.len - 1;
+        words[self.written & mask].store(packet.len() as u64, Ordering::Relaxed);
         let (whole, rest) = packet.as_chunks::<8>();
-        whole.iter().for_each(|bytes| put(u64::from_le_bytes(*bytes)));
+        let (first, second) = places(words, self.written + 1, whole.len());
+        let (one, two) = whole.split_at(first.len());
+        for (place, bytes) in first.iter().zip(one).chain(second.iter().zip(two)) {
+            place.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
         if !rest.is_empty() {
             let mut last = [0; 8];
             last[..rest.len()].copy_from_slice(rest);
-            put(u64::from_le_bytes(last));
+            words[(self.written + 1 + whole.len()) & mask].store(u64::from_le_bytes(last), Ordering::Relaxed);
         }
-        self.written = at;
+        self.written += needed;
         // Everything stored above is seen by whoever sees this.
-        self.ring.written.0.store(at, Ordering::Release);
+        self.ring.written.0.store(self.written, Ordering::Release);
         true
     }
 }
@@ -92,17 +91,16 @@ impl Consumer {
         let words = self.ring.words.get()?;
         let mask = self.ring.len - 1;
         let len = usize::try_from(words[self.read & mask].load(Ordering::Relaxed)).unwrap_or(0);
-        let first = self.read + 1;
         let taken = len.min(buffer.len());
         let (whole, rest) = buffer[..taken].as_chunks_mut::<8>();
-        let mut at = first;
-        for bytes in whole {
-            *bytes = words[at & mask].load(Ordering::Relaxed).to_le_bytes();
-            at += 1;
+        let (first, second) = places(words, self.read + 1, whole.len());
+        let (one, two) = whole.split_at_mut(first.len());
+        for (place, bytes) in first.iter().zip(one).chain(second.iter().zip(two)) {
+            *bytes = place.load(Ordering::Relaxed).to_le_bytes();
         }
-        let rest_len = rest.len();
-        rest.copy_from_slice(&words[at & mask].load(Ordering::Relaxed).to_le_bytes()[..rest_len]);
-        self.read = first + len.div_ceil(8);
+        let last = words[(self.read + 1 + taken / 8) & mask].load(Ordering::Relaxed).to_le_bytes();
+        rest.copy_from_slice(&last[..taken % 8]);
+        self.read += 1 + len.div_ceil(8);
         self.ring.read.0.store(self.read, Ordering::Release);
         Some(taken)
     }
@@ -111,6 +109,13 @@ impl Consumer {
     pub fn is_empty(&self) -> bool {
         self.ring.written.0.load(Ordering::Acquire) == self.read
     }
+}
+
+/// So many words from a place on, which may go over the end to the beginning.
+fn places(words: &[AtomicU64], from: usize, count: usize) -> (&[AtomicU64], &[AtomicU64]) {
+    let start = from & (words.len() - 1);
+    let first = count.min(words.len() - start);
+    (&words[start..start + first], &words[..count - first])
 }
 
 #[cfg(test)]

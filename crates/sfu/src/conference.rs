@@ -285,6 +285,7 @@ impl Conference {
                 for index in self.indices(|source| source.kind == MediaKind::Audio) {
                     self.subscribe_audio(now, index, place);
                 }
+                self.tell_wanted(MediaKind::Audio);
             }
             Message::VideoType { source, video_type } => {
                 let id = endpoint.id.clone();

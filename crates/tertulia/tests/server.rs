@@ -186,6 +186,23 @@ async fn meetings_take_place_side_by_side_and_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meeting_of_two_workers_is_one_for_everybody_in_it() {
+    let server = Server::start_with(&["--set", "media.workers=2", "--set", "media.spread_at=2"]);
+    let join = |number: u64| tokio::spawn(take_part(server.room("wide"), 50 + number, number == 0, 3));
+    let people: Vec<_> = (0..4).map(join).collect();
+    for person in people {
+        assert_eq!(person.await.unwrap(), [""; 0]);
+    }
+    server.logged("conference goes to another worker", "conference");
+    let end = Instant::now() + Duration::from_secs(10);
+    while !server.is_empty() && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(server.is_empty(), "{}", server.load());
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_meeting_over_data_channels_follows_wishes_and_speakers() {
     let server = Server::start_with(&["--set", "media.channel=datachannel"]);
     let other = tokio::spawn(take_part(server.room("data"), 21, true, 1));

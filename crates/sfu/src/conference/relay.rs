@@ -23,6 +23,8 @@ use crate::subscription::{Course, Subscription};
 
 /// Time between two looks at what is not wanted any more. What is wanted anew is told at once.
 const WANTED_EVERY: Duration = Duration::from_millis(100);
+/// Time between two looks at who insists on hearing somebody; whoever says so is told of at once.
+const SOUND_EVERY: Duration = Duration::from_secs(1);
 /// Time between two reports of what a source's layers cost.
 const LAYERS_EVERY: Duration = Duration::from_millis(500);
 /// Round trip to a sender plus a frame, as far as another shard can guess: how long a request for a key frame is in flight.
@@ -45,6 +47,7 @@ pub(super) struct Relay {
     recent: Vec<EndpointId>,
     next_key: u32,
     wanted_at: Option<Instant>,
+    sound_at: Option<Instant>,
     frame: Box<[u8; FRAME_MAX]>,
 }
 
@@ -60,6 +63,7 @@ impl Default for Relay {
             recent: Vec::new(),
             next_key: 0,
             wanted_at: None,
+            sound_at: None,
             frame: Box::new([0; FRAME_MAX]),
         }
     }
@@ -364,10 +368,14 @@ impl Conference {
         self.relay.tell(to, Told::Speakers { recent });
     }
 
-    /// Tells the shards of others' sources what is wanted of them here, as far as it changed.
-    pub(super) fn tell_wanted(&mut self) {
-        let Self { sources, relay, .. } = self;
-        for (_, source) in sources.iter_mut() {
+    /// Tells the shards of others' sources of a kind what is wanted of them here, as far as it changed. Of sound that is of interest only
+    /// where not everybody is heard; it costs a look at each listener of each source, so it is for changes and not for every tick.
+    pub(super) fn tell_wanted(&mut self, kind: MediaKind) {
+        let Self { sources, relay, policy, .. } = self;
+        if relay.peers.is_empty() || (kind == MediaKind::Audio && policy.loudest.is_none()) {
+            return;
+        }
+        for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == kind) {
             let Some(shard) = source.crossing.from else { continue };
             let (max_height, encodings) = wanted(source);
             if source.crossing.told != (max_height, encodings) {
@@ -385,7 +393,11 @@ impl Conference {
             return;
         }
         self.relay.wanted_at = Some(now);
-        self.tell_wanted();
+        self.tell_wanted(MediaKind::Video);
+        if is_due(self.relay.sound_at, SOUND_EVERY) {
+            self.relay.sound_at = Some(now);
+            self.tell_wanted(MediaKind::Audio);
+        }
         let Self { sources, relay, .. } = self;
         for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
             let shape = source.shape();

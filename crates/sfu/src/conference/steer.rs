@@ -255,7 +255,7 @@ impl Conference {
 
     /// Tells each sender how large anybody wants its sources, so that it can switch layers off.
     pub(super) fn limit_senders(&mut self, out: &mut Vec<Output>) {
-        self.tell_wanted();
+        self.tell_wanted(MediaKind::Video);
         let Self { sources, endpoints, .. } = self;
         for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
             let owner = endpoints.get(index_of(source.owner)).filter(|owner| owner.channel_open);
