@@ -114,7 +114,8 @@ struct Inner {
     registry: Arc<Registry>,
     /// Of each worker.
     send_counters: Vec<Arc<SendCounters>>,
-    /// Which worker holds whom. Held for the length of a decision and of putting orders into inboxes, which never waits.
+    /// Which worker holds whom. Held for the length of a decision and of putting orders into inboxes: that never
+    /// waits.
     placement: Mutex<Placement>,
     ports: Vec<u16>,
     tcp_port: Option<u16>,
@@ -448,8 +449,9 @@ impl Bridge for BridgeHandle {
         match &request {
             BridgeRequest::Allocate { endpoint, .. } => self.allocate(conference, endpoint.clone(), request),
             BridgeRequest::Expire { endpoint } => {
-                let worker = self.0.placement().leave(conference, endpoint);
-                worker.map(|worker| self.0.send(worker, Command::Request { conference, request }));
+                let endpoint = endpoint.clone();
+                self.0.placement().ended(Instant::now(), conference, &endpoint);
+                self.tell(conference, &endpoint, Command::Request { conference, request });
             }
             BridgeRequest::ExpireConference => {
                 let mut placement = self.0.placement();

@@ -1,7 +1,7 @@
 //! Which worker holds whom: decides where conferences and their endpoints go, and remembers it.
 //!
-//! A conference begins on one worker, its home, and fills it up to a limit; then it fills one further worker after the other, so that
-//! as few as possible have to copy packets to each other. Nobody is ever moved.
+//! A conference begins on one worker, its home, and fills it up to a limit; then it fills one further worker after the
+//! other, so that as few as possible have to copy packets to each other. Nobody is ever moved.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use tertulia_model::{ConferenceId, EndpointId, EventSink};
 use tertulia_sfu::Shard;
 
-/// An endpoint that gave up is remembered for so long: what the room asked before it heard of it goes where it was.
+/// An endpoint that ended is remembered for so long: what the room asked before it heard of it goes where it was, and
+/// so does whoever is invited again under the same name, lest one worker make room for them before the other has
+/// forgotten them.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// All conferences of a bridge.
@@ -32,7 +34,7 @@ struct Room {
 #[derive(Clone, Copy)]
 struct Seat {
     worker: usize,
-    /// When it gave up.
+    /// When it ended.
     ended: Option<Instant>,
 }
 
@@ -92,22 +94,13 @@ impl Placement {
         self.rooms.get(&conference)?.seats.get(endpoint).map(|seat| seat.worker)
     }
 
-    /// An endpoint gave up by itself.
+    /// An endpoint gave up by itself, or was sent away.
     pub(crate) fn ended(&mut self, now: Instant, conference: ConferenceId, endpoint: &EndpointId) {
         let seat = self.rooms.get_mut(&conference).and_then(|room| room.seats.get_mut(endpoint));
         if let Some(seat) = seat.filter(|seat| seat.ended.is_none()) {
             seat.ended = Some(now);
             self.load[seat.worker] -= 1;
         }
-    }
-
-    /// An endpoint was sent away; where it was.
-    pub(crate) fn leave(&mut self, conference: ConferenceId, endpoint: &EndpointId) -> Option<usize> {
-        let seat = self.rooms.get_mut(&conference)?.seats.remove(endpoint)?;
-        if seat.ended.is_none() {
-            self.load[seat.worker] -= 1;
-        }
-        Some(seat.worker)
     }
 
     /// Who hears of a conference.
@@ -122,7 +115,8 @@ impl Placement {
 }
 
 impl Room {
-    /// The first of its workers with room for one more of it, then the least loaded of the others, then the one with the fewest of it.
+    /// The first of its workers with room for one more of it, then the least loaded of the others, then the one with
+    /// the fewest of it.
     fn choose(&self, spread_at: usize, load: &[usize]) -> usize {
         let home = self.shards[0];
         if spread_at == 0 {
@@ -167,8 +161,8 @@ mod tests {
         placement.load[1] = 1; // somebody else's
         let workers: Vec<usize> = (0..9).map(|n| seat(&mut placement, n)).collect();
         assert_eq!(workers, [0, 0, 2, 2, 1, 1, 0, 2, 1]);
-        assert_eq!(placement.leave(ROOM, &id(0)), Some(0));
-        assert_eq!(placement.leave(ROOM, &id(1)), Some(0));
+        placement.ended(Instant::now(), ROOM, &id(0));
+        placement.ended(Instant::now(), ROOM, &id(1));
         assert_eq!(seat(&mut placement, 10), 0, "there is room again");
         assert_eq!(placement.close(ROOM), [0, 2, 1]);
         assert_eq!((placement.load, placement.rooms.len()), (vec![0, 1, 0], 0));
@@ -204,5 +198,10 @@ mod tests {
         placement.seat(now + REMEMBERED, ROOM, &id(1));
         assert_eq!(placement.worker_of(ROOM, &id(0)), None);
         assert_eq!(placement.load, [1, 0]);
+        placement.seat(now, ROOM, &id(2));
+        placement.ended(now, ROOM, &id(2));
+        placement.ended(now, ROOM, &id(1));
+        assert_eq!(placement.seat(now, ROOM, &id(2)).unwrap().worker, 1, "back to where they were");
+        assert_eq!(placement.load, [0, 1]);
     }
 }

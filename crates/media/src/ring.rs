@@ -1,8 +1,8 @@
-//! A bounded ring of bytes from one thread to another: how packets get from a worker to the next. No lock, and no allocation after the
-//! first packet; what does not fit is refused.
+//! A bounded ring of bytes from one thread to another: how packets get from a worker to the next. No lock, and no
+//! allocation after the first packet; what does not fit is refused.
 //!
-//! Bytes are kept in atomic words, so that no `unsafe` is needed: a relaxed store of a word costs what a plain one does, and a packet of
-//! 1200 bytes is 150 of them.
+//! Bytes are kept in atomic words, so that no `unsafe` is needed: a relaxed store of a word costs what a plain one
+//! does, and a packet of 1200 bytes is 150 of them.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -1,5 +1,6 @@
 //! One conference: who is in it, what each sends and gets. What happens to packets and decisions is in the modules below:
-//! `forward` takes packets in and sends them on, `feedback` speaks RTCP, `pace` lets waiting packets go, `steer` decides who gets what.
+//! `forward` takes packets in and sends them on, `feedback` speaks RTCP, `pace` lets waiting packets go, `steer` decides who gets what,
+//! `relay` is for conferences that span workers.
 
 mod feedback;
 mod forward;
@@ -83,7 +84,7 @@ struct Route {
     rtx: bool,
 }
 
-/// A conference on one worker.
+/// A conference on one worker, or the shard of one that spans several.
 #[derive(Debug)]
 pub struct Conference {
     id: ConferenceId,

@@ -12,15 +12,15 @@ pub struct EndpointKey(pub u32);
 
 /// Where packets go. Implemented by the worker, which seals them into its batch, and by tests, which collect them.
 pub trait Egress {
-    /// Sends one RTP packet. `write` fills the buffer, which has at least 1500 bytes of room for plaintext, and returns the length;
-    /// 0 sends nothing. The trailer of SRTP comes on top.
+    /// Sends one RTP packet. `write` fills the buffer, which has at least 1500 bytes of room for plaintext, and returns
+    /// the length; 0 sends nothing. The trailer of SRTP comes on top.
     fn rtp(&mut self, to: EndpointKey, write: impl FnOnce(&mut [u8]) -> usize);
 
     /// Sends one plaintext RTCP compound.
     fn rtcp(&mut self, to: EndpointKey, compound: &[u8]);
 
-    /// Copies a packet to other shards of the conference, which take it by [`crate::Conference::handle_frame`]. Returns those
-    /// to which there was no room: for them it is lost.
+    /// Copies a packet to other shards of the conference, which take it by [`crate::Conference::handle_frame`]. Returns
+    /// those to which there was no room: for them it is lost.
     fn frame(&mut self, to: Shards, _frame: &[u8]) -> Shards {
         to
     }

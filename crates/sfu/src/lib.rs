@@ -1,7 +1,8 @@
 //! Forwarding: layers, allocation, loss recovery, speakers. Pure: no clock, no socket.
 //!
 //! One [`Conference`] per conference, owned by the worker that holds its transports. Packets come in decrypted and leave through an
-//! [`Egress`]; everything else leaves as an [`Output`].
+//! [`Egress`]; everything else leaves as an [`Output`]. A large conference has one on each of several workers:
+//! shards, which know each other by [`Shard`] and exchange [`Message`]s and copies of packets.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! What crosses between the shards of one conference: who they are, what they tell each other, and the packets they copy.
+//! What crosses between the shards of one conference: who they are, what they tell each other, and the packets they
+//! copy.
 //!
 //! Packets cross as bytes, because the way between two workers is a ring of bytes; everything else crosses as values.
 

@@ -101,7 +101,8 @@ impl Speakers {
         Some(id)
     }
 
-    /// Takes over what another decided: most recent first, the dominant speaker at the head. Whether that is somebody else than before.
+    /// Takes over what another decided: most recent first, the dominant speaker at the head. Whether that is somebody
+    /// else than before.
     pub(crate) fn follow(&mut self, now: Instant, recent: &[(EndpointKey, EndpointId)]) -> bool {
         let before = self.dominant;
         for (key, id) in recent.iter().rev() {

@@ -1,5 +1,5 @@
-//! The ways from a worker to the others of its bridge: packets by a ring, everything else by the other's inbox. Nothing here waits: a
-//! worker that does not keep up loses packets, and is told everything anew when it has room again.
+//! The ways from a worker to the others of its bridge: packets by a ring, everything else by the other's inbox. Nothing
+//! here waits: a worker that does not keep up loses packets, and is told everything anew when it has room again.
 
 use tertulia_sfu::{FRAME_MAX, Shard, Shards};
 

@@ -897,7 +897,8 @@ fn local_transport(
     }
 }
 
-/// The bridge's own SSRCs in a conference: the same on each of its workers, without asking. Nobody need be kept from guessing them.
+/// The bridge's own SSRCs in a conference: the same on each of its workers, without asking. Nobody need be kept from
+/// guessing them.
 fn feedback_of(bridge: &str, conference: ConferenceId) -> FeedbackSsrcs {
     use std::hash::{Hash, Hasher};
     // Nine or ten digits: clients look for SSRCs by containment of text.

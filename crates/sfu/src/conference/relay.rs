@@ -1,10 +1,11 @@
-//! A conference that spans workers. Each worker holds a shard: its own endpoints, and those of the others as relayed ones, which have
-//! sources but no transport.
+//! A conference that spans workers. Each worker holds a shard: its own endpoints, and those of the others as relayed
+//! ones, which have sources but no transport.
 //!
-//! A packet is decrypted, repaired and numbered on the shard of its sender, and copied once to each other shard where somebody wants it.
-//! There it goes into that shard's cache and on to its receivers as if it had come from the network; whatever was lost on the way between
-//! shards is gone, and a key frame makes up for it. What a shard wants, and the key frames it needs, it tells the sender's shard, which
-//! asks the sender on behalf of all. Who is the dominant speaker, one shard decides: the home.
+//! A packet is decrypted, repaired and numbered on the shard of its sender, and copied once to each other shard where
+//! somebody wants it. There it goes into that shard's cache and on to its receivers as if it had come from the network;
+//! whatever was lost on the way between shards is gone, and a key frame makes up for it. What a shard wants, and the
+//! key frames it needs, it tells the sender's shard, which asks the sender on behalf of all. Who is the dominant
+//! speaker, one shard decides: the home.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ const WANTED_EVERY: Duration = Duration::from_millis(100);
 const SOUND_EVERY: Duration = Duration::from_secs(1);
 /// Time between two reports of what a source's layers cost.
 const LAYERS_EVERY: Duration = Duration::from_millis(500);
-/// Round trip to a sender plus a frame, as far as another shard can guess: how long a request for a key frame is in flight.
+/// Round trip to a sender plus a frame, as far as another shard can guess: how long a request for a key frame is in
+/// flight.
 const ANSWER: Duration = Duration::from_millis(120);
 /// Keys of relayed endpoints: no worker has so many slots.
 const RELAYED_KEYS: u32 = 1 << 31;
@@ -273,7 +275,8 @@ impl Conference {
         self.copy(route, &Media { payload: &[], ..*media }, all.without(heard), egress);
     }
 
-    /// Copies a picture to the shards that want its encoding. What does not get through is not repeated: a key frame is.
+    /// Copies a picture to the shards that want its encoding. What does not get through is not repeated: a key frame
+    /// is.
     pub(super) fn copy_picture(&mut self, now: Instant, route: Route, media: &Media<'_>, egress: &mut impl Egress) {
         let Some(source) = self.sources.get(route.source) else { return };
         let to = source.crossing.copies.get(route.encoding).copied().unwrap_or_default();
@@ -368,8 +371,9 @@ impl Conference {
         self.relay.tell(to, Told::Speakers { recent });
     }
 
-    /// Tells the shards of others' sources of a kind what is wanted of them here, as far as it changed. Of sound that is of interest only
-    /// where not everybody is heard; it costs a look at each listener of each source, so it is for changes and not for every tick.
+    /// Tells the shards of others' sources of a kind what is wanted of them here, as far as it changed. Of sound that
+    /// is of interest only where not everybody is heard; it costs a look at each listener of each source, so it is for
+    /// changes and not for every tick.
     pub(super) fn tell_wanted(&mut self, kind: MediaKind) {
         let Self { sources, relay, policy, .. } = self;
         if relay.peers.is_empty() || (kind == MediaKind::Audio && policy.loudest.is_none()) {
@@ -386,7 +390,8 @@ impl Conference {
         }
     }
 
-    /// Tells other shards, from time to time, what is not wanted any more and what layers cost; at once when there are others than before.
+    /// Tells other shards, from time to time, what is not wanted any more and what layers cost; at once when there are
+    /// others than before.
     pub(super) fn keep_shards_informed(&mut self, now: Instant, changed: bool) {
         let is_due = |at: Option<Instant>, every| at.is_none_or(|at| now.saturating_duration_since(at) >= every);
         if self.relay.peers.is_empty() || !(changed || is_due(self.relay.wanted_at, WANTED_EVERY)) {
@@ -412,7 +417,8 @@ impl Conference {
         }
     }
 
-    /// Takes over what the home shard said; when it speaks of people of whom this one will hear only later, then as soon as it does.
+    /// Takes over what the home shard said; when it speaks of people of whom this one will hear only later, then as
+    /// soon as it does.
     fn follow_speakers(&mut self, now: Instant, out: &mut Vec<Output>) {
         let is_known = |id: &EndpointId| Some((self.find(id)?.0, id.clone()));
         let known: Vec<(EndpointKey, EndpointId)> = self.relay.recent.iter().filter_map(is_known).collect();

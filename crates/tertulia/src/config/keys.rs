@@ -92,8 +92,8 @@ keys! {
     /// Nobody gets more pictures at once than this; 0: as many as they ask for.
     media_last_n = "media.last_n": u32 = "0";
 
-    /// People of one room on one worker before its next ones go to another; 0: a room never has more than one. Going over costs a copy of
-    /// each packet for each worker, so rooms that one core can carry should stay there.
+    /// People of one room on one worker before its next ones go to another; 0: a room never has more than one. Going
+    /// over costs a copy of each packet for each worker, so rooms that one core can carry should stay there.
     media_spread_at = "media.spread_at": u16 = "100";
 
     /// Most rooms at once.
