@@ -130,7 +130,7 @@ impl Conference {
     /// Sender reports go on to those who get the stream, in their time.
     pub(super) fn pass_sender_report(&mut self, now: Instant, place: u32, info: SenderInfo, egress: &mut impl Egress) {
         let Some(route) = self.routes.get(&info.ssrc).copied().filter(|route| !route.rtx) else { return };
-        self.copy_report(route, info, egress);
+        self.copy_report(place, route, info, egress);
         let Self { sources, endpoints, compound, .. } = self;
         let Some(source) = sources.get_mut(route.source).filter(|source| source.owner == place) else { return };
         source.encodings[route.encoding].sender_report(now, info);

@@ -296,11 +296,10 @@ impl Conference {
         self.send_frame(&Frame::Media(frame), to, egress)
     }
 
-    /// Copies a sender report of an own endpoint to everybody who gets its stream.
-    pub(super) fn copy_report(&mut self, route: Route, info: SenderInfo, egress: &mut impl Egress) {
-        let Some(source) = self.sources.get(route.source).filter(|source| source.crossing.from.is_none()) else {
-            return;
-        };
+    /// Copies a sender report of an own endpoint on its own stream to everybody who gets that.
+    pub(super) fn copy_report(&mut self, place: u32, route: Route, info: SenderInfo, egress: &mut impl Egress) {
+        let own = |source: &&Source| source.owner == place && source.crossing.from.is_none();
+        let Some(source) = self.sources.get(route.source).filter(own) else { return };
         let to = match source.kind {
             MediaKind::Audio => self.relay.listening.without(Shards::only(self.relay.own)),
             MediaKind::Video => source.crossing.copies.get(route.encoding).copied().unwrap_or_default(),

@@ -447,6 +447,15 @@ fn sender_reports_cross_and_lead_to_round_trips() {
     let passed =
         got.filter(|part| matches!(part, Rtcp::SenderReport { info, .. } if info.ntp == 0x1234_5678_9abc_def0));
     assert_eq!(passed.count(), 1);
+    // Nobody reports on somebody else's stream.
+    let copied = room.parts[1].conference.counters().copied;
+    let now = room.now;
+    room.join(3);
+    let Part { conference, sink, .. } = room.part(3);
+    report.clear();
+    report.sender_report(SenderInfo { ssrc: 201, ..info });
+    conference.handle_rtcp(now, EndpointKey(3), report.bytes(), sink);
+    assert_eq!(room.parts[1].conference.counters().copied, copied);
 }
 
 #[test]
