@@ -27,6 +27,8 @@ const MESSAGES_PER_SECOND: u32 = 50;
 const QUEUE_MAX: usize = 512;
 /// A receiver whose path is limited is looked at again after so long, because layers change their cost.
 const ALLOCATE_EVERY: Duration = Duration::from_secs(1);
+/// The same for one whose path is not known to be, as often as Jitsi's bridge does.
+const ALLOCATE_ANYWAY: Duration = Duration::from_secs(5);
 /// Round trip while none is known.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(80);
 
@@ -78,7 +80,8 @@ pub(crate) struct Path {
     aside_bps: u64,
     aside_bytes: u64,
     aside_since: Instant,
-    allocated_for: Option<(u64, Instant)>,
+    /// For which bandwidth the last allocation was made, and when.
+    allocated_for: Option<(Option<u64>, Instant)>,
 }
 
 /// A packet that waits for the pacer. Its content is in the source's cache.
@@ -228,17 +231,18 @@ impl Path {
         let oldest = self.queue.front().map_or(Duration::ZERO, |queued| now.saturating_duration_since(queued.since));
         let estimate = self.estimate_bps();
         self.pacer.update(now, estimate, allocated_bps + aside, oldest);
-        let Some(available) = self.available_bps() else { return false };
         let Some((before, at)) = self.allocated_for else { return true };
+        let since = now.saturating_duration_since(at);
+        let (Some(available), Some(before)) = (self.available_bps(), before) else {
+            return self.available_bps() != before || since >= ALLOCATE_ANYWAY;
+        };
         // Down at once, up when it is worth it.
-        available * 100 < before * 95
-            || available * 100 > before * 115
-            || now.saturating_duration_since(at) >= ALLOCATE_EVERY
+        available * 100 < before * 95 || available * 100 > before * 115 || since >= ALLOCATE_EVERY
     }
 
     /// An allocation was made for what is available now.
     pub(crate) fn allocated(&mut self, now: Instant) {
-        self.allocated_for = self.available_bps().map(|bps| (bps, now));
+        self.allocated_for = Some((self.available_bps(), now));
     }
 
     /// Puts a packet behind those that wait; `false` when there are too many.

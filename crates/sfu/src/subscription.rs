@@ -4,7 +4,7 @@
 //! its place, and one that comes late and is not wanted is replaced by padding. What a frame's fate is, is decided once, when it begins.
 
 use std::cmp::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use tertulia_rtp::codec::{FrameInfo, Layer, Shifts};
@@ -19,6 +19,8 @@ const SEGMENTS_MAX: usize = 4;
 const PICTURES_MAX: usize = 8;
 /// Missing packets for which places are kept; a larger gap is not repaired, and the picture waits for a key frame.
 const GAP_MAX: u64 = 100;
+/// How long a spatial layer may be waited for without asking for a key frame.
+const STEP_PATIENCE: Duration = Duration::from_millis(100);
 /// Encodings of a source.
 pub(crate) const ENCODINGS_MAX: usize = 8;
 /// How many key frames a receiver may ask of one source in [`PLI_WINDOW_MS`].
@@ -96,6 +98,7 @@ pub(crate) struct AudioCourse {
 #[derive(Debug, Default)]
 pub(crate) struct VideoCourse {
     aim: Option<Aim>,
+    aimed_at: Option<Instant>,
     /// The layer that goes out, of the encoding of the last segment.
     tuned: Layer,
     segments: ArrayVec<Segment, SEGMENTS_MAX>,
@@ -192,7 +195,10 @@ impl AudioCourse {
 
 impl VideoCourse {
     /// Sets what should be forwarded. `None` stops at once; anything else goes on until a frame allows the switch.
-    pub(crate) fn aim(&mut self, aim: Option<Aim>) {
+    pub(crate) fn aim(&mut self, now: Instant, aim: Option<Aim>) {
+        if self.aim != aim {
+            self.aimed_at = Some(now);
+        }
         self.aim = aim;
         if aim.is_none() {
             self.flowing = false;
@@ -210,11 +216,23 @@ impl VideoCourse {
         Some(Aim { encoding: segment.encoding, layer: self.tuned })
     }
 
-    /// The encoding that must start anew before the aim is reached: another one, or one with more spatial layers.
-    pub(crate) fn awaits_keyframe(&self) -> Option<u8> {
+    /// The encoding that must start anew before the aim is reached: another one, or one whose other spatial layers cannot be reached from
+    /// where we are, which shows when the first pictures have passed.
+    pub(crate) fn awaits_keyframe(&self, now: Instant) -> Option<u8> {
         let aim = self.aim?;
-        let reached = |current: Aim| current.encoding == aim.encoding && current.layer.spatial() >= aim.layer.spatial();
-        (!self.current().is_some_and(reached)).then_some(aim.encoding)
+        let waits = match self.current() {
+            Some(current) if current.encoding == aim.encoding => {
+                let long = self.aimed_at.is_none_or(|at| now.saturating_duration_since(at) >= STEP_PATIENCE);
+                long && current.layer.spatial() != aim.layer.spatial()
+            }
+            Some(_) | None => true,
+        };
+        waits.then_some(aim.encoding)
+    }
+
+    /// Whether the aim is not reached, for whatever reason.
+    pub(crate) fn is_on_the_way(&self) -> bool {
+        self.aim.is_some() && self.current().is_none_or(|current| Some(current) != self.aim)
     }
 
     /// Shift of the clock for the encoding that goes out, if it is this one.
@@ -339,15 +357,13 @@ impl VideoCourse {
             // On the way down the key frame is not waited for at full rate.
             Ordering::Less => Layer::new(Layer::HIGHEST.spatial(), 0),
         };
-        self.tuned = packet.info.towards(Some(self.tuned), goal).unwrap_or(self.tuned);
-        match self.pictures.last_mut().filter(|picture| picture.timestamp == packet.timestamp) {
-            Some(picture) => picture.tuned = self.tuned,
-            None => {
-                if self.pictures.is_full() {
-                    self.pictures.remove(0);
-                }
-                self.pictures.push(Picture { timestamp: packet.timestamp, tuned: self.tuned, left_out: false });
+        // Never within a picture: the marker that ends it may have gone out.
+        if self.pictures.last().is_none_or(|picture| picture.timestamp != packet.timestamp) {
+            self.tuned = packet.info.towards(Some(self.tuned), goal).unwrap_or(self.tuned);
+            if self.pictures.is_full() {
+                self.pictures.remove(0);
             }
+            self.pictures.push(Picture { timestamp: packet.timestamp, tuned: self.tuned, left_out: false });
         }
         let wanted = packet.info.present.contains(self.tuned);
         if !wanted

@@ -21,6 +21,8 @@ const CNAME: &str = "tertulia";
 const BLOCKS_MAX: usize = 24;
 /// Shortest time between two repetitions of one packet, whatever the round trip.
 const REPEAT_GAP_MIN_MS: u16 = 20;
+/// Share of lost packets from which a repetition is sent twice.
+const LOSS_OF_TWICE: f32 = 0.02;
 /// One frame of a usual camera.
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -105,11 +107,15 @@ impl Conference {
         if !endpoint.path.pacer.may_send(now, Turn::Retransmission, OVERHEAD) {
             return; // It will be asked for again.
         }
-        let sequence = stream.next_rtx_sequence();
-        let sent = Sent { stream_ssrc: stream.ssrc, at: out, repeat: Some((rtx, sequence, None)) };
-        if send_video(now, since, course, encodings, endpoint, sent, egress) {
-            counters.retransmitted += 1;
-            endpoint.path.spend_aside(OVERHEAD + 1_000);
+        // On a path that loses much the repetition may be lost too, and the next complaint comes too late.
+        let copies = if endpoint.path.estimator.loss() >= LOSS_OF_TWICE { 2 } else { 1 };
+        for _ in 0..copies {
+            let sequence = stream.next_rtx_sequence();
+            let sent = Sent { stream_ssrc: stream.ssrc, at: out, repeat: Some((rtx, sequence, None)) };
+            if send_video(now, since, course, encodings, endpoint, sent, egress) {
+                counters.retransmitted += 1;
+                endpoint.path.spend_aside(OVERHEAD + 1_000);
+            }
         }
     }
 
@@ -166,9 +172,9 @@ impl Conference {
             if *is_awaited {
                 *is_awaited = false;
                 for subscription in subscriptions {
-                    let awaited = subscription.video().and_then(|(course, _)| course.awaits_keyframe());
-                    if let Some(encoding) = awaited {
-                        *is_awaited = true;
+                    let Some((course, _)) = subscription.video() else { continue };
+                    *is_awaited |= course.is_on_the_way();
+                    if let Some(encoding) = course.awaits_keyframe(now) {
                         keyframes.want_start(usize::from(encoding));
                     }
                 }

@@ -69,6 +69,20 @@ impl Conference {
         (endpoint.ideal_bps, endpoint.allocated_bps) = (allocation.ideal_bps, allocation.allocated_bps);
         endpoint.path.allocated(now);
         endpoint.needs_allocation = false;
+        if std::env::var_os("DBG").is_some() {
+            eprintln!(
+                "alloc {:?} place {place}: {:?} ideal {} alloc {} avail {:?} est {:?}",
+                self.since_start(now),
+                allocation.decisions,
+                allocation.ideal_bps,
+                allocation.allocated_bps,
+                self.endpoints[index_of(place)].path.available_bps(),
+                self.endpoints[index_of(place)].path.estimate_bps()
+            );
+            for (i, s) in self.sources.iter().filter(|(_, s)| s.kind == MediaKind::Video) {
+                eprintln!("   source {i} of {} {:?}", s.owner, s.layers);
+            }
+        }
         self.follow(now, place, &allocation, out);
         self.allocation = allocation;
     }
@@ -99,8 +113,8 @@ impl Conference {
             let source = &mut self.sources[decision.source];
             let Some(subscription) = source.subscription(place) else { continue };
             if let Some((course, _)) = subscription.video() {
-                course.aim(Some(aim));
-                source.is_awaited |= course.awaits_keyframe().is_some();
+                course.aim(now, Some(aim));
+                source.is_awaited |= course.is_on_the_way();
             }
             if let Some(owner) = self.endpoints.get(index_of(source.owner)) {
                 forwarded.push((source.name.clone(), owner.id.clone()));

@@ -238,7 +238,6 @@ impl Estimator {
     }
 
     /// The share of packets lost in the last second, 0–1.
-    #[cfg(test)]
     pub(crate) fn loss(&self) -> f32 {
         self.loss.fraction() as f32
     }

@@ -4,7 +4,6 @@ use super::*;
 use crate::stream::Stream;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tertulia_rtp::codec::{Layer, LayerMask};
 
 /// One packet of a VP8 stream with three temporal layers (0 2 1 2), as it comes in.
@@ -89,7 +88,7 @@ fn run(packets: &[Sent], aims: &[(usize, Aim)]) -> (Got, Stream, VideoCourse) {
     let (mut stream, mut course, mut got) = (Stream::new(7, Some(8), 100), VideoCourse::default(), Got::default());
     for (index, packet) in packets.iter().enumerate() {
         if let Some((_, aim)) = aims.iter().find(|(at, _)| *at == index) {
-            course.aim(Some(*aim));
+            course.aim(start, Some(*aim));
         }
         let now = start + Duration::from_millis(u64::from(packet.frame) * 33);
         match course.project(now, &mut stream, &packet.incoming()) {
@@ -166,12 +165,12 @@ fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
     let mut feed =
         |course: &mut VideoCourse, index: usize| course.project(now, &mut stream, &packets[index].incoming());
-    course.aim(Some(aim(0, 7)));
+    course.aim(now, Some(aim(0, 7)));
     assert!(matches!(feed(&mut course, 0), Step::Send(_)) && matches!(feed(&mut course, 10), Step::Send(_)));
-    course.aim(None);
+    course.aim(now, None);
     assert_eq!(feed(&mut course, 11), Step::Skip);
-    course.aim(Some(aim(0, 7)));
-    assert_eq!(course.awaits_keyframe(), Some(0));
+    course.aim(now, Some(aim(0, 7)));
+    assert_eq!(course.awaits_keyframe(now), Some(0));
     assert_eq!(feed(&mut course, 12), Step::Skip);
     assert_eq!(feed(&mut course, 10), Step::Skip, "a key frame from before the pause, repaired late");
     assert!(matches!(feed(&mut course, 20), Step::Send(_)));
@@ -181,7 +180,7 @@ fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
 fn a_gap_too_large_to_repair_stops_the_picture_until_a_key_frame() {
     let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
-    course.aim(Some(aim(0, 7)));
+    course.aim(now, Some(aim(0, 7)));
     let mut feed = |index: usize| course.project(now, &mut stream, &packets[index].incoming());
     assert!(matches!(feed(0), Step::Send(_)));
     assert_eq!((feed(150), feed(151)), (Step::Skip, Step::Skip));
