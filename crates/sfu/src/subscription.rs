@@ -297,11 +297,27 @@ impl VideoCourse {
 
     /// Finds what went out under a sequence number, for a receiver that lost it. `None` when it is unknown, never came, or was repeated
     /// less than `gap_ms` ago.
-    pub(crate) fn lookup(&mut self, stream: &Stream, sequence: u16, at_ms: u64, gap_ms: u16) -> Option<SeqNo> {
+    ///
+    /// `came` says whether a packet is there: one for which a place was kept may have come before the picture that it is part of began
+    /// late, by its repaired first packet.
+    pub(crate) fn lookup(
+        &mut self,
+        stream: &Stream,
+        sequence: u16,
+        at_ms: u64,
+        gap_ms: u16,
+        came: impl FnOnce(u8, SeqNo) -> bool,
+    ) -> Option<SeqNo> {
         let behind = low16(stream.highest_out).wrapping_sub(sequence);
         let out = stream.highest_out.checked_sub(SeqNo::from(behind)).filter(|_| behind < 0x8000)?;
-        let entry = self.history.get_mut(out).filter(|entry| entry.fate == Fate::Sent)?;
-        entry.may_repeat(at_ms, gap_ms).then_some(out)
+        let entry = self.history.get_mut(out)?;
+        if entry.fate == Fate::Reserved {
+            let newest = self.newest[usize::from(entry.encoding) % ENCODINGS_MAX];
+            if came(entry.encoding, entry.wide(newest)) {
+                entry.fate = Fate::Sent;
+            }
+        }
+        (entry.fate == Fate::Sent && entry.may_repeat(at_ms, gap_ms)).then_some(out)
     }
 
     /// Shift of the clock under which padding fills a place, and the marker-free number.

@@ -103,7 +103,10 @@ impl Conference {
         let round_trip_ms = endpoint.path.round_trip().as_millis() * 9 / 10;
         let gap_ms = u16::try_from(round_trip_ms).unwrap_or(u16::MAX).clamp(REPEAT_GAP_MIN_MS, 2_000);
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(0);
-        let Some(out) = course.lookup(stream, sequence, at_ms, gap_ms) else { return };
+        let came = |encoding: u8, number| {
+            encodings.get(usize::from(encoding)).is_some_and(|encoding| encoding.cache.get(number).is_some())
+        };
+        let Some(out) = course.lookup(stream, sequence, at_ms, gap_ms, came) else { return };
         if !endpoint.path.pacer.may_send(now, Turn::Retransmission, OVERHEAD) {
             return; // It will be asked for again.
         }
@@ -112,9 +115,9 @@ impl Conference {
         for _ in 0..copies {
             let sequence = stream.next_rtx_sequence();
             let sent = Sent { stream_ssrc: stream.ssrc, at: out, repeat: Some((rtx, sequence, None)) };
-            if send_video(now, since, course, encodings, endpoint, sent, egress) {
+            if let Some(bytes) = send_video(now, since, course, encodings, endpoint, sent, egress) {
                 counters.retransmitted += 1;
-                endpoint.path.spend_aside(OVERHEAD + 1_000);
+                endpoint.path.spend_aside(bytes);
             }
         }
     }

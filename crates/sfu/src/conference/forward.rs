@@ -300,7 +300,8 @@ pub(super) struct Sent {
     pub(super) repeat: Option<(u32, u16, Option<ProbeId>)>,
 }
 
-/// Sends what stands under an outgoing number, for the first time or again. `false` when the cache has forgotten it.
+/// Sends what stands under an outgoing number, for the first time or again; returns its bytes on the wire. `None` when the cache has
+/// forgotten it.
 pub(super) fn send_video(
     now: Instant,
     since: Duration,
@@ -309,16 +310,14 @@ pub(super) fn send_video(
     endpoint: &mut Endpoint,
     sent: Sent,
     egress: &mut impl Egress,
-) -> bool {
-    let Some((shape, encoding, number)) = course.shape(sent.at) else { return false };
-    let Some(packet) = encodings.get(usize::from(encoding)).and_then(|encoding| encoding.cache.get(number)) else {
-        return false;
-    };
+) -> Option<usize> {
+    let (shape, encoding, number) = course.shape(sent.at)?;
+    let packet = encodings.get(usize::from(encoding))?.cache.get(number)?;
     let original = shape.sequence.to_be_bytes();
     let (ssrc, sequence, payload_type, prefix, probe) = match sent.repeat {
         None => (sent.stream_ssrc, shape.sequence, packet.payload_type, &[][..], None),
         Some((ssrc, sequence, probe)) => {
-            let Some(rtx) = profile::payload_type(packet.payload_type).and_then(|row| row.rtx) else { return false };
+            let rtx = profile::payload_type(packet.payload_type)?.rtx?;
             (ssrc, sequence, rtx, &original[..], probe)
         }
     };
@@ -337,7 +336,7 @@ pub(super) fn send_video(
         }
         end
     });
-    true
+    Some(bytes)
 }
 
 /// Padding in the place of a packet that is not wanted, so that its number is not missed.

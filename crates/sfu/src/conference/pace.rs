@@ -14,7 +14,8 @@ use crate::egress::{Egress, Output};
 use crate::endpoint::Endpoint;
 use crate::estimate::{ProbeId, Turn};
 use crate::source::Source;
-use crate::subscription::Subscription;
+use crate::stream::Stream;
+use crate::subscription::{Course, Subscription};
 
 /// Time between two looks at who may send.
 pub(super) const INTERVAL: Duration = Duration::from_millis(2);
@@ -45,7 +46,7 @@ impl Conference {
         for (place, endpoint) in self.endpoints.iter_mut().filter(|(_, endpoint)| endpoint.connected) {
             let (ideal, allocated) = (endpoint.ideal_bps, endpoint.allocated_bps);
             endpoint.needs_allocation |= endpoint.path.on_tick(now, ideal, allocated);
-            let probing = endpoint.path.estimator.padding_due(now).is_some();
+            let probing = endpoint.path.estimator.is_probing();
             if probing && !std::mem::replace(&mut endpoint.path.is_waiting, true) {
                 self.waiting.push(super::place_of(place));
                 self.next_pace.get_or_insert(now);
@@ -76,7 +77,7 @@ impl Conference {
                 continue;
             }
             let sent = Sent { stream_ssrc: queued.ssrc, at: queued.out, repeat: None };
-            if send_video(now, since, course, encodings, endpoint, sent, egress) {
+            if send_video(now, since, course, encodings, endpoint, sent, egress).is_some() {
                 counters.forwarded += 1;
                 counters.paced += 1;
             }
@@ -89,32 +90,41 @@ impl Conference {
         let Self { sources, endpoints, counters, .. } = self;
         let Some(endpoint) = endpoints.get_mut(index_of(place)) else { return false };
         for nth in 0..PADDINGS_MAX {
-            let Some((probe, bytes)) = endpoint.path.estimator.padding_due(now) else { return nth > 0 };
+            let Some((probe, bytes)) = endpoint.path.estimator.padding_due(now) else { break };
             if bytes == 0 || !endpoint.path.pacer.may_send(now, Turn::Probe, bytes) {
                 return true;
             }
-            // The largest picture that goes to this receiver has the most to repeat.
-            let subscribed =
-                sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video).filter_map(|(_, source)| {
-                    let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
-                    let current = match &source.subscriptions[at].course {
-                        crate::subscription::Course::Video(course) => course.current()?,
-                        crate::subscription::Course::Audio(_) => return None,
-                    };
-                    Some((current, at, source))
-                });
-            let best = subscribed.max_by_key(|(current, ..)| (current.encoding, current.layer));
-            let Some((_, at, Source { subscriptions, encodings, .. })) = best else { return false };
-            let subscription = &mut subscriptions[at];
             let context = Padding { now, since, probe, bytes, nth };
-            if !context.repeat(subscription, encodings, endpoint, egress)
-                && !context.pad(subscription, endpoint, egress)
-            {
+            // The largest picture that goes to this receiver has the most to repeat.
+            let videos = sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video);
+            let subscribed = videos.filter_map(|(_, source)| {
+                let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
+                let Course::Video(course) = &source.subscriptions[at].course else { return None };
+                Some((course.current()?, at, source))
+            });
+            let best = subscribed.max_by_key(|(current, ..)| (current.encoding, current.layer));
+            let sent = match best {
+                Some((_, at, Source { subscriptions, encodings, .. })) => {
+                    let subscription = &mut subscriptions[at];
+                    context.repeat(subscription, encodings, endpoint, egress)
+                        || context.pad(&mut subscription.stream, endpoint, egress)
+                }
+                // Nothing flows because the path seemed too narrow for anything: a stream that paused is as good.
+                None => match endpoint.streams.take_paused_repairable() {
+                    Some(mut stream) => {
+                        let sent = context.pad(&mut stream, endpoint, egress);
+                        endpoint.streams.park(now, stream);
+                        sent
+                    }
+                    None => false,
+                },
+            };
+            if !sent {
                 return false;
             }
             counters.probes += 1;
         }
-        true
+        endpoint.path.estimator.is_probing()
     }
 }
 
@@ -144,12 +154,11 @@ impl Padding {
         let at = stream.highest_out.saturating_sub(back);
         let sequence = stream.next_rtx_sequence();
         let sent = Sent { stream_ssrc: stream.ssrc, at, repeat: Some((rtx, sequence, Some(self.probe))) };
-        send_video(self.now, self.since, course, encodings, endpoint, sent, egress)
+        send_video(self.now, self.since, course, encodings, endpoint, sent, egress).is_some()
     }
 
     /// Sends padding on the stream of retransmissions.
-    fn pad(&self, subscription: &mut Subscription, endpoint: &mut Endpoint, egress: &mut impl Egress) -> bool {
-        let stream = &mut subscription.stream;
+    fn pad(&self, stream: &mut Stream, endpoint: &mut Endpoint, egress: &mut impl Egress) -> bool {
         let (Some(ssrc), Some(last)) = (stream.rtx_ssrc.filter(|_| endpoint.capabilities.rtx), stream.last) else {
             return false;
         };

@@ -49,8 +49,12 @@ const RTT_US: u64 = 100_000;
 const OVERDUE_US: u64 = 1_000_000;
 /// Packets between two feedbacks that are worth a thought: as many as the log holds.
 const GAP_MAX: u16 = 2048;
+/// A sender below this share of the estimate makes no queue.
+const IDLE: f64 = 0.25;
 /// Loss above which probing only adds to it.
 const PROBE_LOSS_MAX: f64 = 0.08;
+/// An estimate below this share of what loss allows is not held down by loss.
+const PROBE_BELOW_BOUND: f64 = 0.8;
 /// An estimate below this share of its height has dropped.
 const DROP: f64 = 0.66;
 
@@ -110,7 +114,6 @@ pub(crate) struct Counters {
 }
 
 /// The parts of the estimate, for statistics and tests.
-#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Diagnostics {
     pub(crate) usage: Usage,
@@ -252,17 +255,24 @@ impl Estimator {
         if !self.answers.any || allocated_bps >= ideal_bps {
             return None;
         }
+        let estimate_bps = self.estimate_bps()? as f64;
+        // Where loss allows more than the estimate, it is not what limits: then a path that always loses may be measured too.
+        let loss_allows = self.loss.fraction() < PROBE_LOSS_MAX
+            || self.loss.bound_bps().is_none_or(|bound| estimate_bps < PROBE_BELOW_BOUND * bound);
         let wish = Wish {
-            estimate_bps: self.estimate_bps()? as f64,
+            estimate_bps,
             ideal_bps: ideal_bps as f64,
             cap_bps: self.cap_bps,
-            is_calm: self.trendline.usage() != Usage::Over
-                && !self.delay.is_draining()
-                && self.loss.fraction() < PROBE_LOSS_MAX,
+            is_calm: self.trendline.usage() != Usage::Over && !self.delay.is_draining() && loss_allows,
         };
         let probe = self.prober.consider(now_us, wish);
         self.counters.probes += u64::from(probe.is_some());
         probe
+    }
+
+    /// Whether a probe has padding that is still to leave.
+    pub(crate) fn is_probing(&self) -> bool {
+        self.prober.is_sending()
     }
 
     /// The probe that a packet of padding should leave for now, and how many bytes that should have; a packet of
@@ -273,7 +283,6 @@ impl Estimator {
     }
 
     /// The parts of the estimate.
-    #[cfg(test)]
     pub(crate) fn diagnostics(&self) -> Diagnostics {
         Diagnostics {
             usage: self.trendline.usage(),
@@ -343,6 +352,8 @@ impl Estimator {
     fn decide(&mut self, now_us: u64) {
         let rtt_us = self.rtt_us();
         let acked_bps = self.acked.bps();
+        let is_idle = acked_bps.is_some_and(|acked| acked < IDLE * self.delay.bps());
+        self.queue.doubt(now_us, is_idle);
         let queue_ms = self.queue.standing_ms();
         self.delay.update(Observation {
             now_us,
