@@ -23,6 +23,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const STATS_INTERVAL: Duration = Duration::from_secs(10);
 /// Channel messages a second that are read; an honest client sends a few.
 const MESSAGES_PER_SECOND: u32 = 50;
+/// Packets that are remembered by transport-wide number: more than a second of most receivers. A power of two.
+const LOGGED: usize = 512;
 /// Packets that may wait for the pacer: half a second of 8 Mbit/s. What does not fit is lost, and can be asked for again.
 const QUEUE_MAX: usize = 512;
 /// A receiver whose path is limited is looked at again after so long, because layers change their cost.
@@ -72,6 +74,8 @@ pub(crate) struct Path {
     pub(crate) estimator: Box<Estimator>,
     pub(crate) pacer: Pacer,
     pub(crate) queue: VecDeque<Queued>,
+    /// What went out under the last transport-wide numbers, so that what is told as lost can be repeated.
+    pictures: Vec<Logged>,
     /// Whether it is in the conference's list of those who wait.
     pub(crate) is_waiting: bool,
     /// Whether anything limits it: it sends transport-wide feedback, or said so by REMB.
@@ -82,6 +86,15 @@ pub(crate) struct Path {
     aside_since: Instant,
     /// For which bandwidth the last allocation was made, and when.
     allocated_for: Option<(Option<u64>, Instant)>,
+}
+
+/// A packet of a picture and its transport-wide number.
+#[derive(Debug, Clone, Copy, Default)]
+struct Logged {
+    number: u16,
+    source: u32,
+    /// Low half of the outgoing number.
+    out: u32,
 }
 
 /// A packet that waits for the pacer. Its content is in the source's cache.
@@ -181,6 +194,7 @@ impl Path {
             estimator: Box::new(Estimator::new(now)),
             pacer: Pacer::new(now),
             queue: VecDeque::new(),
+            pictures: Vec::new(),
             is_waiting: false,
             measured,
             aside_bps: 0,
@@ -204,6 +218,22 @@ impl Path {
     pub(crate) fn handle_remb(&mut self, bps: u64) {
         self.estimator.handle_remb(bps);
         self.measured = true;
+    }
+
+    /// Notes what went out under a transport-wide number.
+    pub(crate) fn log_picture(&mut self, number: u16, source: u32, out: SeqNo) {
+        if self.pictures.is_empty() {
+            self.pictures.resize(LOGGED, Logged::default());
+        }
+        let out = u32::try_from(out & 0xffff_ffff).unwrap_or(0);
+        self.pictures[usize::from(number) % LOGGED] = Logged { number, source, out };
+    }
+
+    /// Source and outgoing number, as far as the wire shows it, of what went out under a transport-wide number.
+    pub(crate) fn logged_picture(&self, number: u16) -> Option<(u32, u16)> {
+        let logged = self.pictures.get(usize::from(number) % LOGGED.max(1))?;
+        let out = u16::try_from(logged.out & 0xffff).unwrap_or(0);
+        (logged.number == number && logged.out != 0).then_some((logged.source, out))
     }
 
     /// The round trip, or a usual one.

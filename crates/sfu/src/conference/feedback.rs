@@ -23,6 +23,8 @@ const BLOCKS_MAX: usize = 24;
 const REPEAT_GAP_MIN_MS: u16 = 20;
 /// Share of lost packets from which a repetition is sent twice.
 const LOSS_OF_TWICE: f32 = 0.02;
+/// Losses of one transport-wide feedback that are answered at once.
+const LOST_MAX: usize = 64;
 /// One frame of a usual camera.
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -40,7 +42,9 @@ impl Conference {
                 Rtcp::ReceiverReport { blocks, .. } => self.read_reports(now, place, blocks),
                 Rtcp::Nack { media_ssrc, losses } => {
                     for sequence in losses.sequences() {
-                        self.resend(now, place, media_ssrc, sequence, egress);
+                        if let Some(index) = self.source_towards(place, media_ssrc) {
+                            self.resend(now, place, index, sequence, egress);
+                        }
                     }
                 }
                 Rtcp::PictureLossIndication { media_ssrc } => self.ask_keyframe(now, place, media_ssrc),
@@ -51,7 +55,7 @@ impl Conference {
                     }
                 }
                 Rtcp::TransportCc { feedback } => {
-                    self.endpoints[index_of(place)].path.estimator.handle_feedback(now, feedback);
+                    self.read_transport_feedback(now, place, feedback, egress);
                 }
                 Rtcp::ReceiverEstimate { bits_per_second, .. } => {
                     self.endpoints[index_of(place)].path.handle_remb(bits_per_second);
@@ -88,9 +92,23 @@ impl Conference {
         }
     }
 
+    /// What arrived and what did not. Pictures that did not are repeated at once: the complaint about them may be lost as well, and what
+    /// repeated them may be.
+    fn read_transport_feedback(&mut self, now: Instant, place: u32, feedback: &[u8], egress: &mut impl Egress) {
+        let mut lost: ArrayVec<u16, LOST_MAX> = ArrayVec::new();
+        let path = &mut self.endpoints[index_of(place)].path;
+        path.estimator.handle_feedback(now, feedback, |number| {
+            let _ = lost.try_push(number); // What does not fit will be complained about.
+        });
+        for number in lost {
+            if let Some((source, sequence)) = self.endpoints[index_of(place)].path.logged_picture(number) {
+                self.resend(now, place, index_of(source), sequence, egress);
+            }
+        }
+    }
+
     /// Answers one lost packet by a retransmission, where the receiver knows them.
-    fn resend(&mut self, now: Instant, place: u32, ssrc: u32, sequence: u16, egress: &mut impl Egress) {
-        let Some(index) = self.source_towards(place, ssrc) else { return };
+    fn resend(&mut self, now: Instant, place: u32, index: usize, sequence: u16, egress: &mut impl Egress) {
         let since = self.since_start(now);
         let Self { sources, endpoints, counters, .. } = self;
         let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get_mut(index_of(place))) else { return };
@@ -114,7 +132,8 @@ impl Conference {
         let copies = if endpoint.path.estimator.loss() >= LOSS_OF_TWICE { 2 } else { 1 };
         for _ in 0..copies {
             let sequence = stream.next_rtx_sequence();
-            let sent = Sent { stream_ssrc: stream.ssrc, at: out, repeat: Some((rtx, sequence, None)) };
+            let (source, repeat) = (super::place_of(index), Some((rtx, sequence, None)));
+            let sent = Sent { source, stream_ssrc: stream.ssrc, at: out, repeat };
             if let Some(bytes) = send_video(now, since, course, encodings, endpoint, sent, egress) {
                 counters.retransmitted += 1;
                 endpoint.path.spend_aside(bytes);

@@ -119,7 +119,8 @@ impl Conference {
                             let path = &mut endpoint.path;
                             if path.queue.is_empty() && path.pacer.may_send(now, Turn::Video, bytes) {
                                 counters.forwarded += 1;
-                                let sent = Sent { stream_ssrc: stream.ssrc, at, repeat: None };
+                                let source = super::place_of(index);
+                                let sent = Sent { source, stream_ssrc: stream.ssrc, at, repeat: None };
                                 send_video(now, since, course, encodings, endpoint, sent, egress);
                                 continue;
                             }
@@ -294,6 +295,7 @@ fn incoming(encoding: u8, packet: &Cached) -> Incoming {
 
 /// One sending of a packet.
 pub(super) struct Sent {
+    pub(super) source: u32,
     pub(super) stream_ssrc: u32,
     pub(super) at: SeqNo,
     /// SSRC and number of a retransmission, and the probe it is part of.
@@ -326,6 +328,9 @@ pub(super) fn send_video(
     let bytes = packet.payload.len() + prefix.len() + OVERHEAD;
     endpoint.path.pacer.spent(now, bytes);
     let stamps = Stamps::of(now, endpoint, MediaKind::Video, None, &packet.descriptor, since, bytes, probe);
+    if let Some(number) = stamps.transport_cc {
+        endpoint.path.log_picture(u16::from_be_bytes(number), sent.source, sent.at);
+    }
     egress.rtp(endpoint.key, |buffer| {
         let start = write_header(buffer, header, &stamps.list());
         stamps.shift_descriptor(&mut buffer[..start], &shape.shifts);

@@ -76,7 +76,7 @@ impl Conference {
             if stream.ssrc != queued.ssrc {
                 continue;
             }
-            let sent = Sent { stream_ssrc: queued.ssrc, at: queued.out, repeat: None };
+            let sent = Sent { source: queued.source, stream_ssrc: queued.ssrc, at: queued.out, repeat: None };
             if send_video(now, since, course, encodings, endpoint, sent, egress).is_some() {
                 counters.forwarded += 1;
                 counters.paced += 1;
@@ -97,16 +97,16 @@ impl Conference {
             let context = Padding { now, since, probe, bytes, nth };
             // The largest picture that goes to this receiver has the most to repeat.
             let videos = sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video);
-            let subscribed = videos.filter_map(|(_, source)| {
+            let subscribed = videos.filter_map(|(index, source)| {
                 let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
                 let Course::Video(course) = &source.subscriptions[at].course else { return None };
-                Some((course.current()?, at, source))
+                Some((course.current()?, at, index, source))
             });
             let best = subscribed.max_by_key(|(current, ..)| (current.encoding, current.layer));
             let sent = match best {
-                Some((_, at, Source { subscriptions, encodings, .. })) => {
+                Some((_, at, index, Source { subscriptions, encodings, .. })) => {
                     let subscription = &mut subscriptions[at];
-                    context.repeat(subscription, encodings, endpoint, egress)
+                    context.repeat(super::place_of(index), subscription, encodings, endpoint, egress)
                         || context.pad(&mut subscription.stream, endpoint, egress)
                 }
                 // Nothing flows because the path seemed too narrow for anything: a stream that paused is as good.
@@ -141,6 +141,7 @@ impl Padding {
     /// Sends a packet of the recent past again.
     fn repeat(
         &self,
+        source: u32,
         subscription: &mut Subscription,
         encodings: &[crate::encoding::Encoding],
         endpoint: &mut Endpoint,
@@ -153,7 +154,7 @@ impl Padding {
         let back = u64::try_from(self.nth % REPEATABLE).unwrap_or(0);
         let at = stream.highest_out.saturating_sub(back);
         let sequence = stream.next_rtx_sequence();
-        let sent = Sent { stream_ssrc: stream.ssrc, at, repeat: Some((rtx, sequence, Some(self.probe))) };
+        let sent = Sent { source, stream_ssrc: stream.ssrc, at, repeat: Some((rtx, sequence, Some(self.probe))) };
         send_video(self.now, self.since, course, encodings, endpoint, sent, egress).is_some()
     }
 

@@ -170,17 +170,22 @@ impl Estimator {
 
     /// Takes the body of a transport-wide feedback. What it says of packets that are not in the log is ignored, and
     /// so is the rest of a malformed one.
-    pub(crate) fn handle_feedback(&mut self, now: Instant, feedback: &[u8]) {
+    /// `lost` hears of every packet that did not arrive.
+    pub(crate) fn handle_feedback(&mut self, now: Instant, feedback: &[u8], mut lost: impl FnMut(u16)) {
         let now_us = self.us(now);
         let Some(&[first, second, .., number]) = feedback.first_chunk::<8>() else {
             self.counters.malformed += 1;
             return;
         };
         let mut told = Told::default();
-        self.fill_gap(u16::from_be_bytes([first, second]), number, &mut told);
+        self.fill_gap(u16::from_be_bytes([first, second]), number, &mut told, &mut lost);
         let read = transport_cc::read(feedback, |sequence, arrival| match arrival {
             Some(arrival_us) => self.handle_arrival(sequence, arrival_us, &mut told),
-            None => self.handle_loss(sequence, &mut told),
+            None => {
+                if self.handle_loss(sequence, &mut told) {
+                    lost(sequence);
+                }
+            }
         });
         if read.is_none() {
             self.counters.malformed += 1;
@@ -297,7 +302,7 @@ impl Estimator {
     /// Settles the packets between the last feedback and this one. Where no feedback is missing, they are lost: some
     /// receivers begin with the first packet that arrived. Where one is, they count as arrived, as many as usual and
     /// just before this one: otherwise lost feedback would look like a slow path.
-    fn fill_gap(&mut self, base: u16, number: u8, told: &mut Told) {
+    fn fill_gap(&mut self, base: u16, number: u8, told: &mut Told, lost: &mut impl FnMut(u16)) {
         let is_missing = self.answers.last_number.replace(number).is_some_and(|last| number != last.wrapping_add(1));
         let Some(next) = self.answers.next_sequence else { return };
         let gap = base.wrapping_sub(next);
@@ -309,7 +314,9 @@ impl Estimator {
         let delivered = 1.0 - self.loss.fraction();
         for sequence in (0..gap).map(|offset| next.wrapping_add(offset)) {
             if !is_missing {
-                self.handle_loss(sequence, told);
+                if self.handle_loss(sequence, told) {
+                    lost(sequence);
+                }
             } else if let Some(sent) = self.log.settle(sequence, Fate::Presumed) {
                 let arrival_us = self.queue.arrival_of(sent.at_us).unwrap_or(newest_us).max(newest_us);
                 self.acked.add(arrival_us, (f64::from(sent.bytes) * delivered) as u16);
@@ -339,14 +346,16 @@ impl Estimator {
         }
     }
 
-    fn handle_loss(&mut self, sequence: u16, told: &mut Told) {
+    /// Whether this is new.
+    fn handle_loss(&mut self, sequence: u16, told: &mut Told) -> bool {
         self.answers.told_of(sequence);
-        let Some(sent) = self.log.settle(sequence, Fate::Lost) else { return };
+        let Some(sent) = self.log.settle(sequence, Fate::Lost) else { return false };
         told.packets += 1;
         told.lost += 1;
         if sent.probe != 0 {
             self.prober.lost(sent.probe);
         }
+        sent.fate == Fate::Pending
     }
 
     fn decide(&mut self, now_us: u64) {
