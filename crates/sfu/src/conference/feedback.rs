@@ -196,8 +196,10 @@ impl Conference {
                 for subscription in subscriptions {
                     let Some((course, _)) = subscription.video() else { continue };
                     *is_awaited |= course.is_on_the_way();
-                    if let Some(encoding) = course.awaits_keyframe(now) {
-                        keyframes.want_start(usize::from(encoding));
+                    match course.awaits_keyframe(now).map(usize::from) {
+                        Some(encoding) if course.current().is_some() => keyframes.want_switch(encoding),
+                        Some(encoding) => keyframes.want_start(encoding),
+                        None => {}
                     }
                 }
             }
