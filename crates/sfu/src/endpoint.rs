@@ -31,6 +31,10 @@ const QUEUE_MAX: usize = 512;
 const ALLOCATE_EVERY: Duration = Duration::from_secs(1);
 /// The same for one whose path is not known to be, as often as Jitsi's bridge does.
 const ALLOCATE_ANYWAY: Duration = Duration::from_secs(5);
+/// Share of a path that repetitions may take, and for how long they may have saved it up: at least a few packets.
+const REPAIR_SHARE: f64 = 0.2;
+const REPAIR_BURST_S: f64 = 0.5;
+const REPAIR_BURST_MIN: f64 = 6_000.0;
 /// Round trip while none is known.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(80);
 
@@ -84,6 +88,8 @@ pub(crate) struct Path {
     aside_bps: u64,
     aside_bytes: u64,
     aside_since: Instant,
+    /// Bytes of repetitions that may leave, and when that was reckoned.
+    repair: (f64, Instant),
     /// For which bandwidth the last allocation was made, and when.
     allocated_for: Option<(Option<u64>, Instant)>,
 }
@@ -200,6 +206,7 @@ impl Path {
             aside_bps: 0,
             aside_bytes: 0,
             aside_since: now,
+            repair: (0.0, now),
             allocated_for: None,
         }
     }
@@ -244,6 +251,19 @@ impl Path {
     /// Counts sound or a repetition.
     pub(crate) fn spend_aside(&mut self, bytes: usize) {
         self.aside_bytes += bytes as u64;
+    }
+
+    /// Whether a repetition may leave: they get a share of the path and no more, or a path that loses for being full would be filled by them.
+    pub(crate) fn may_repair(&mut self, now: Instant, bytes: usize) -> bool {
+        let Some(estimate) = self.estimate_bps() else { return true };
+        #[allow(clippy::cast_precision_loss)] // far below 2⁵³
+        let (rate, bytes) = (estimate as f64 / 8.0 * REPAIR_SHARE, bytes as f64);
+        let (level, at) = self.repair;
+        let passed = now.saturating_duration_since(at).as_secs_f64();
+        let level = (level + rate * passed).min((rate * REPAIR_BURST_S).max(REPAIR_BURST_MIN));
+        let may = level >= bytes;
+        self.repair = (if may { level - bytes } else { level }, now);
+        may
     }
 
     /// Runs the estimator and the pacer; `true` when the allocation should be looked at.

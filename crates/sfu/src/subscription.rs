@@ -19,6 +19,8 @@ const SEGMENTS_MAX: usize = 4;
 const PICTURES_MAX: usize = 8;
 /// Missing packets for which places are kept; a larger gap is not repaired, and the picture waits for a key frame.
 const GAP_MAX: u64 = 100;
+/// How long what was before a switch may be asked for: as long as the key frame after it takes to arrive whole.
+const SWITCHED: Duration = Duration::from_millis(200);
 /// How long a spatial layer may be waited for without asking for a key frame.
 const STEP_PATIENCE: Duration = Duration::from_millis(100);
 /// Encodings of a source.
@@ -117,6 +119,7 @@ pub(crate) struct VideoCourse {
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     encoding: u8,
+    began: Instant,
     from_in: SeqNo,
     from_out: SeqNo,
     timestamp_by: u32,
@@ -296,26 +299,34 @@ impl VideoCourse {
     }
 
     /// Finds what went out under a sequence number, for a receiver that lost it. `None` when it is unknown, never came, or was repeated
-    /// less than `gap_ms` ago.
+    /// less than `gap_ms` ago, or when another encoding has taken over since: it began with a key frame, and nobody needs what was before.
     ///
-    /// `came` says whether a packet is there: one for which a place was kept may have come before the picture that it is part of began
+    /// `came` tells whether a packet is there: one for which a place was kept may have come before the picture that it is part of began
     /// late, by its repaired first packet.
     pub(crate) fn lookup(
         &mut self,
+        now: Instant,
         stream: &Stream,
         sequence: u16,
-        at_ms: u64,
-        gap_ms: u16,
-        came: impl FnOnce(u8, SeqNo) -> bool,
+        (at_ms, gap_ms): (u64, u16),
+        came: impl FnOnce(u8, SeqNo) -> Option<Incoming>,
     ) -> Option<SeqNo> {
         let behind = low16(stream.highest_out).wrapping_sub(sequence);
         let out = stream.highest_out.checked_sub(SeqNo::from(behind)).filter(|_| behind < 0x8000)?;
+        let current = self.segments.last()?;
+        let begun = Some(current).filter(|last| out < last.from_out).map(|last| last.began);
+        let is_over = begun.is_some();
+        if begun.is_some_and(|at| now.saturating_duration_since(at) >= SWITCHED) {
+            return None;
+        }
         let entry = self.history.get_mut(out)?;
-        if entry.fate == Fate::Reserved {
+        if entry.fate == Fate::Reserved && !is_over {
             let newest = self.newest[usize::from(entry.encoding) % ENCODINGS_MAX];
-            if came(entry.encoding, entry.wide(newest)) {
-                entry.fate = Fate::Sent;
+            let packet = came(entry.encoding, entry.wide(newest))?;
+            if !packet.info.present.contains(self.tuned) {
+                return None;
             }
+            (entry.fate, entry.marker) = (Fate::Sent, ends_picture(&packet, self.tuned));
         }
         (entry.fate == Fate::Sent && entry.may_repeat(at_ms, gap_ms)).then_some(out)
     }
@@ -396,6 +407,7 @@ impl VideoCourse {
     fn start_segment(&mut self, now: Instant, stream: &mut Stream, packet: &Incoming) {
         let mut segment = Segment {
             encoding: packet.encoding,
+            began: now,
             from_in: packet.number,
             from_out: stream.highest_out + 1,
             timestamp_by: 0,

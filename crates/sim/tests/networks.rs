@@ -196,12 +196,6 @@ fn a_line_that_narrows_and_widens_again_is_followed_in_both_directions() {
     let from = sim.elapsed();
     sim.run_for(secs(12));
     let narrow = video(&sim, bob, "alice-v0");
-    for pair in narrow.shown_between(from, sim.elapsed()).collect::<Vec<_>>().windows(2) {
-        let (a, b) = (pair[0].captured + pair[0].delay, pair[1].captured + pair[1].delay);
-        if b > a + millis(250) {
-            println!("GAP from {a:?} to {b:?} heights {} {}", pair[0].height, pair[1].height);
-        }
-    }
     let (still, heights) = (narrow.longest_still(from, sim.elapsed()), narrow.heights(from, sim.elapsed()));
     sim.downlink(bob).rate(3_000_000);
     let (wide_from, back) = (sim.elapsed(), sim.run_until(secs(10), preferred));

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use tertulia_model::{EndpointId, MediaKind};
 use tertulia_rtp::rtcp::{Compound, ReportBlock, ReportBlocks, Rtcp, SenderInfo, Writer};
 
-use super::forward::{OVERHEAD, Sent, send_video};
+use super::forward::{Sent, incoming, send_video};
 use super::{Conference, index_of};
 use crate::egress::{Egress, EndpointKey};
 use crate::endpoint::Endpoint;
@@ -23,6 +23,8 @@ const BLOCKS_MAX: usize = 24;
 const REPEAT_GAP_MIN_MS: u16 = 20;
 /// Share of lost packets from which a repetition is sent twice.
 const LOSS_OF_TWICE: f32 = 0.02;
+/// Bytes of a usual repetition.
+const REPAIR_LEN: usize = 1_000;
 /// Losses of one transport-wide feedback that are answered at once.
 const LOST_MAX: usize = 64;
 /// One frame of a usual camera.
@@ -122,15 +124,20 @@ impl Conference {
         let gap_ms = u16::try_from(round_trip_ms).unwrap_or(u16::MAX).clamp(REPEAT_GAP_MIN_MS, 2_000);
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(0);
         let came = |encoding: u8, number| {
-            encodings.get(usize::from(encoding)).is_some_and(|encoding| encoding.cache.get(number).is_some())
+            let packet = encodings.get(usize::from(encoding))?.cache.get(number)?;
+            Some(incoming(encoding, packet))
         };
-        let Some(out) = course.lookup(stream, sequence, at_ms, gap_ms, came) else { return };
-        if !endpoint.path.pacer.may_send(now, Turn::Retransmission, OVERHEAD) {
+        let Some(out) = course.lookup(now, stream, sequence, (at_ms, gap_ms), came) else { return };
+        if !endpoint.path.pacer.may_send(now, Turn::Retransmission, REPAIR_LEN) {
             return; // It will be asked for again.
         }
         // On a path that loses much the repetition may be lost too, and the next complaint comes too late.
-        let copies = if endpoint.path.estimator.loss() >= LOSS_OF_TWICE { 2 } else { 1 };
+        let estimator = &endpoint.path.estimator;
+        let copies = if estimator.loss() >= LOSS_OF_TWICE && !estimator.is_queueing() { 2 } else { 1 };
         for _ in 0..copies {
+            if !endpoint.path.may_repair(now, REPAIR_LEN) {
+                return;
+            }
             let sequence = stream.next_rtx_sequence();
             let (source, repeat) = (super::place_of(index), Some((rtx, sequence, None)));
             let sent = Sent { source, stream_ssrc: stream.ssrc, at: out, repeat };

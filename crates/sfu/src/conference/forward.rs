@@ -282,7 +282,7 @@ impl Conference {
 }
 
 /// A cached packet as a subscription sees it.
-fn incoming(encoding: u8, packet: &Cached) -> Incoming {
+pub(super) fn incoming(encoding: u8, packet: &Cached) -> Incoming {
     Incoming {
         encoding,
         number: packet.number,

@@ -51,6 +51,8 @@ const OVERDUE_US: u64 = 1_000_000;
 const GAP_MAX: u16 = 2048;
 /// A sender below this share of the estimate makes no queue.
 const IDLE: f64 = 0.25;
+/// Delay above the least one that is a queue, in milliseconds.
+const QUEUE_MS: f64 = 50.0;
 /// Loss above which probing only adds to it.
 const PROBE_LOSS_MAX: f64 = 0.08;
 /// An estimate below this share of what loss allows is not held down by loss.
@@ -114,6 +116,7 @@ pub(crate) struct Counters {
 }
 
 /// The parts of the estimate, for statistics and tests.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Diagnostics {
     pub(crate) usage: Usage,
@@ -245,6 +248,11 @@ impl Estimator {
         self.report_rtt_us.or(self.feedback_rtt_us).map(Duration::from_micros)
     }
 
+    /// Whether a queue stands or grows on the way: then what is lost is lost for being too much.
+    pub(crate) fn is_queueing(&self) -> bool {
+        self.trendline.usage() == Usage::Over || self.delay.is_draining() || self.queue.standing_ms() > QUEUE_MS
+    }
+
     /// The share of packets lost in the last second, 0–1.
     pub(crate) fn loss(&self) -> f32 {
         self.loss.fraction() as f32
@@ -288,6 +296,7 @@ impl Estimator {
     }
 
     /// The parts of the estimate.
+    #[cfg(test)]
     pub(crate) fn diagnostics(&self) -> Diagnostics {
         Diagnostics {
             usage: self.trendline.usage(),

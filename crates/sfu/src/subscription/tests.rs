@@ -151,13 +151,16 @@ fn a_late_packet_of_a_layer_that_is_left_out_becomes_padding() {
     assert_eq!(frames, [0, 4]);
     let first = got.sent.keys().next().copied().unwrap();
     assert_eq!(got.filled, [first + 1]);
-    let never = |_, _| false;
+    let never = |_, _| None;
     let (first, stranger) = (low16(first), low16(first).wrapping_sub(50));
-    assert!(course.lookup(&stream, first, 1_000, 30, never).is_some());
-    assert!(course.lookup(&stream, first, 1_010, 30, never).is_none(), "repeated a moment ago");
-    assert!(course.lookup(&stream, first, 1_030, 30, never).is_some());
-    assert!(course.lookup(&stream, stranger, 2_000, 30, never).is_none(), "never sent");
-    assert!(course.lookup(&stream, first.wrapping_add(1), 2_000, 30, never).is_none(), "padding is not repeated");
+    assert!(course.lookup(Instant::now(), &stream, first, (1_000, 30), never).is_some());
+    assert!(course.lookup(Instant::now(), &stream, first, (1_010, 30), never).is_none(), "repeated a moment ago");
+    assert!(course.lookup(Instant::now(), &stream, first, (1_030, 30), never).is_some());
+    assert!(course.lookup(Instant::now(), &stream, stranger, (2_000, 30), never).is_none(), "never sent");
+    assert!(
+        course.lookup(Instant::now(), &stream, first.wrapping_add(1), (2_000, 30), never).is_none(),
+        "padding is not repeated"
+    );
 }
 
 #[test]
@@ -252,8 +255,10 @@ proptest! {
             .collect();
         for hole in holes {
             // What came before its picture could begin is given to who asks for it.
-            let came = |encoding, number| packets.iter().any(|p| (p.encoding, p.number) == (encoding, number));
-            if course.lookup(&stream, low16(hole), 1_000, 30, came).is_some() {
+            let came = |encoding, number| {
+                packets.iter().find(|p| (p.encoding, p.number) == (encoding, number)).map(Sent::incoming)
+            };
+            if course.lookup(Instant::now(), &stream, low16(hole), (1_000, 30), came).is_some() {
                 continue;
             }
             // Nothing but a place that is kept for a packet that never came, or came after its encoding was left.
