@@ -4,6 +4,7 @@
 //! travels as `IP_PKTINFO`. With `UDP_GRO` a run that was sent by segmentation offload arrives as one piece, as on a network card that
 //! segments.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::zeroed;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -59,26 +60,25 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// Binds the socket.
+    /// Binds the socket to an interface: nothing but this machine shall reach it.
     ///
     /// # Errors
     /// When the system refuses.
-    pub(crate) fn bind() -> io::Result<Self> {
+    pub(crate) fn bind(interface: &CStr) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.set_nonblocking(true)?;
-        let device = b"lo\0";
         // SAFETY: the descriptor is open, the name lives until after the call and has the length that is told.
         let bound = unsafe {
             libc::setsockopt(
                 socket.as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_BINDTODEVICE,
-                device.as_ptr().cast(),
-                device.len() as libc::socklen_t,
+                interface.as_ptr().cast(),
+                interface.count_bytes() as libc::socklen_t,
             )
         };
         if bound != 0 {
-            return Err(io::Error::last_os_error()); // nothing but this machine shall reach it
+            return Err(io::Error::last_os_error());
         }
         set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn clients_of_one_socket_have_addresses_of_their_own() {
-        let mut net = Net::bind().unwrap();
+        let mut net = Net::bind(c"lo").unwrap();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
         let mut froms = Vec::new();
