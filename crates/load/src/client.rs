@@ -85,7 +85,8 @@ pub(crate) struct Foreign {
 pub(crate) enum Mode {
     /// Sealed, to the bridge.
     Bridge,
-    /// In the clear, to a fan-out that does nothing else. `sealed` says that what comes back cannot be read, only counted.
+    /// In the clear, to a fan-out that does nothing else. `sealed` says that what comes back cannot be read, only
+    /// counted.
     FanOut { to: SocketAddr, sealed: bool },
 }
 

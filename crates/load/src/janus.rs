@@ -16,7 +16,8 @@ use crate::shard::{Network, Order, Shard};
 use crate::sources::{Slot, ssrc};
 
 const FEED: u32 = 1;
-/// Of the clients. Janus binds what it sends to one interface and leaves loopback out; `docs/performance.md` says which interface to make.
+/// Of the clients. Janus binds what it sends to one interface and leaves loopback out; `docs/performance.md` says which
+/// interface to make.
 const NETWORK: Network = Network { prefix: [198, 19], interface: c"load0" };
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -165,7 +166,8 @@ impl Side {
         let (audio, video, rtx) = (ssrc(0, Slot::Audio), ssrc(0, Slot::Video(2)), ssrc(0, Slot::Rtx(2)));
         let sound = format!("a=rtpmap:{OPUS} opus/48000/2\r\na=sendonly\r\na=ssrc:{audio} cname:load\r\n");
         let pictures = format!(
-            "a=rtpmap:{VP8} VP8/90000\r\na=rtcp-fb:{VP8} nack\r\na=rtcp-fb:{VP8} nack pli\r\na=rtcp-fb:{VP8} transport-cc\r\n\
+            "a=rtpmap:{VP8} VP8/90000\r\na=rtcp-fb:{VP8} nack\r\na=rtcp-fb:{VP8} nack pli\r\n\
+             a=rtcp-fb:{VP8} transport-cc\r\n\
              a=rtpmap:{VP8_RTX} rtx/90000\r\na=fmtp:{VP8_RTX} apt={VP8}\r\n\
              a=extmap:{TRANSPORT_CC_ID} http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
              a=sendonly\r\na=ssrc-group:FID {video} {rtx}\r\na=ssrc:{video} cname:load\r\na=ssrc:{rtx} cname:load\r\n"
@@ -203,7 +205,8 @@ impl Side {
         let IceCredentials { ufrag, pwd } = &self.credentials;
         let (kind, setup, fingerprint) = (kind.as_str(), setup.as_str(), &self.fingerprint);
         format!(
-            "m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 {ip}\r\na=mid:{mid}\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\n\
+            "m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 {ip}\r\na=mid:{mid}\r\n\
+             a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\n\
              a=fingerprint:sha-256 {fingerprint}\r\na=setup:{setup}\r\na=rtcp-mux\r\n{lines}\
              a=candidate:1 1 udp 2130706431 {ip} {port} typ host\r\na=end-of-candidates\r\n"
         )
@@ -340,7 +343,8 @@ mod tests {
 
     #[test]
     fn an_answer_takes_every_section_with_its_formats() {
-        let offer = "v=0\r\na=group:BUNDLE 0 x\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=rtpmap:111 opus/48000/2\r\n\
+        let offer = "v=0\r\na=group:BUNDLE 0 x\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n\
+                     a=mid:0\r\na=rtpmap:111 opus/48000/2\r\n\
                      a=sendonly\r\nm=video 9 UDP/TLS/RTP/SAVPF 100 96\r\na=mid:x\r\na=rtpmap:100 VP8/90000\r\n";
         let answer = side().answer(offer);
         assert!(answer.contains("a=group:BUNDLE 0 x\r\n"), "{answer}");

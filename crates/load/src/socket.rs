@@ -1,7 +1,10 @@
-//! One UDP socket for thousands of clients: each has an address of its own in 127.0.0.0/8, so the bridge sees as many peers.
+//! One UDP socket for thousands of clients: each has an address of its own in 127.0.0.0/8, so the bridge sees as many
+//! peers.
 //!
-//! The socket is bound to every address, but to the loopback interface only. Where a datagram came to, and where it seems to come from,
-//! travels as `IP_PKTINFO`. With `UDP_GRO` a run that was sent by segmentation offload arrives as one piece, as on a network card that
+//! The socket is bound to every address, but to the loopback interface only. Where a datagram came to, and where it
+//! seems to come from,
+//! travels as `IP_PKTINFO`. With `UDP_GRO` a run that was sent by segmentation offload arrives as one piece, as on a
+//! network card that
 //! segments.
 
 use std::ffi::CStr;
@@ -225,7 +228,8 @@ fn write_source(header: &mut msghdr, control: &mut Control, from: Ipv4Addr) {
         ipi_addr: libc::in_addr { s_addr: 0 },
     };
     header.msg_control = control.0.as_mut_ptr().cast::<c_void>();
-    // SAFETY: the buffer is aligned and large enough for one control message of this size, whose fields are all written.
+    // SAFETY: the buffer is aligned and large enough for one control message of this size, whose fields are all
+    // written.
     unsafe {
         header.msg_controllen = CMSG_SPACE(size_of::<in_pktinfo>() as u32) as usize;
         let message: *mut cmsghdr = CMSG_FIRSTHDR(header);
@@ -239,7 +243,8 @@ fn write_source(header: &mut msghdr, control: &mut Control, from: Ipv4Addr) {
 /// Destination address and, for a run, the length of its datagrams.
 fn read_control(header: &msghdr) -> (Ipv4Addr, Option<usize>) {
     let (mut to, mut segment) = (Ipv4Addr::UNSPECIFIED, None);
-    // SAFETY: the kernel wrote the control buffer and its length; the macros stay inside it, and each datum is as long as its type.
+    // SAFETY: the kernel wrote the control buffer and its length; the macros stay inside it, and each datum is as long
+    // as its type.
     unsafe {
         let mut message = CMSG_FIRSTHDR(header);
         while !message.is_null() {
