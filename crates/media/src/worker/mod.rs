@@ -572,7 +572,7 @@ impl Worker {
                 let counter = match refused {
                     OpenError::Replayed => &mut self.counters.dropped_replayed,
                     OpenError::Forged => &mut self.counters.dropped_forged,
-                    OpenError::Malformed | OpenError::TooManyStreams => &mut self.counters.dropped_malformed,
+                    OpenError::Malformed => &mut self.counters.dropped_malformed,
                 };
                 *counter += 1;
                 return;
