@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use slab::Slab;
 use tertulia_model::MediaKind;
 use tertulia_model::profile;
 use tertulia_rtp::packet::Header;
@@ -14,7 +15,7 @@ use crate::egress::{Egress, Output};
 use crate::endpoint::Endpoint;
 use crate::estimate::{ProbeId, Turn};
 use crate::source::Source;
-use crate::subscription::Subscription;
+use crate::subscription::{Course, Subscription};
 
 /// Time between two looks at who may send.
 pub(super) const INTERVAL: Duration = Duration::from_millis(2);
@@ -88,24 +89,16 @@ impl Conference {
         let since = self.since_start(now);
         let Self { sources, endpoints, counters, .. } = self;
         let Some(endpoint) = endpoints.get_mut(index_of(place)) else { return false };
+        let mut largest = None;
         for nth in 0..PADDINGS_MAX {
             let Some((probe, bytes)) = endpoint.path.estimator.padding_due(now) else { return nth > 0 };
             if bytes == 0 || !endpoint.path.pacer.may_send(now, Turn::Probe, bytes) {
                 return true;
             }
-            // The largest picture that goes to this receiver has the most to repeat.
-            let subscribed =
-                sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video).filter_map(|(_, source)| {
-                    let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
-                    let current = match &source.subscriptions[at].course {
-                        crate::subscription::Course::Video(course) => course.current()?,
-                        crate::subscription::Course::Audio(_) => return None,
-                    };
-                    Some((current, at, source))
-                });
-            let best = subscribed.max_by_key(|(current, ..)| (current.encoding, current.layer));
-            let Some((_, at, Source { subscriptions, encodings, .. })) = best else { return false };
-            let subscription = &mut subscriptions[at];
+            let Some((index, at)) = largest.or_else(|| largest_picture(sources, place)) else { return false };
+            largest = Some((index, at));
+            let Some(Source { subscriptions, encodings, .. }) = sources.get_mut(index) else { return false };
+            let Some(subscription) = subscriptions.get_mut(at) else { return false };
             let context = Padding { now, since, probe, bytes, nth };
             if !context.repeat(subscription, encodings, endpoint, egress)
                 && !context.pad(subscription, endpoint, egress)
@@ -116,6 +109,18 @@ impl Conference {
         }
         true
     }
+}
+
+/// The largest picture that goes to a receiver has the most to repeat: its source, and the subscription's place there.
+fn largest_picture(sources: &Slab<Source>, place: u32) -> Option<(usize, usize)> {
+    let pictures = sources.iter().filter(|(_, source)| source.kind == MediaKind::Video);
+    let subscribed = pictures.filter_map(|(index, source)| {
+        let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
+        let Course::Video(course) = &source.subscriptions[at].course else { return None };
+        Some((course.current()?, index, at))
+    });
+    let best = subscribed.max_by_key(|(current, ..)| (current.encoding, current.layer));
+    best.map(|(_, index, at)| (index, at))
 }
 
 /// One packet of a probe.
