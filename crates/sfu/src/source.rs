@@ -45,6 +45,8 @@ pub(crate) struct Source {
     /// Whether a subscription may be waiting for a key frame.
     pub(crate) is_awaited: bool,
     pub(crate) last_packet: Option<Instant>,
+    /// Whether nobody is sent its sound, because it is not among the loudest. A subscription that begins or changes ends that.
+    pub(crate) is_unheard: bool,
     layers_at: Option<Instant>,
     silent: u32,
 }
@@ -75,6 +77,7 @@ impl Source {
                     told_max_height: None,
                     is_awaited: false,
                     last_packet: None,
+                    is_unheard: false,
                     layers_at: None,
                     silent: 0,
                 }),
@@ -115,6 +118,7 @@ impl Source {
 
     /// Adds one; there must be none of this receiver.
     pub(crate) fn subscribe(&mut self, subscription: Subscription) {
+        self.is_unheard = false;
         let place = self.subscriptions.partition_point(|s| s.receiver < subscription.receiver);
         self.subscriptions.insert(place, subscription);
     }
@@ -151,6 +155,7 @@ impl Source {
         let before = shape(&self.layers);
         self.layers.clear();
         for (index, stream) in self.encodings.iter_mut().enumerate() {
+            stream.rest(now);
             let whole = stream.height.unwrap_or(LOWEST_HEIGHT << index.min(6));
             let Encoding { inspector, rates, .. } = stream;
             let top = rates.costs(now).map(|cost| cost.layer.spatial()).max().unwrap_or(0);

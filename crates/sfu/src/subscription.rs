@@ -190,9 +190,9 @@ impl AudioCourse {
         self.paused = true;
     }
 
-    /// Shift of the clock, once it flows.
+    /// Shift of the clock, while it flows.
     pub(crate) fn timestamp_by(&self) -> Option<u32> {
-        self.run.map(|(_, _, by)| by)
+        self.run.filter(|_| !self.paused).map(|(_, _, by)| by)
     }
 }
 

@@ -7,7 +7,7 @@ use tertulia_model::{EndpointId, MediaKind};
 use tertulia_rtp::rtcp::{Compound, ReportBlock, ReportBlocks, Rtcp, SenderInfo, Writer};
 
 use super::forward::{Sent, incoming, send_video};
-use super::{Conference, index_of};
+use super::{Conference, Counters, index_of};
 use crate::egress::{Egress, EndpointKey};
 use crate::endpoint::Endpoint;
 use crate::estimate::Turn;
@@ -27,6 +27,9 @@ const LOSS_OF_TWICE: f32 = 0.02;
 const REPAIR_LEN: usize = 1_000;
 /// Losses of one transport-wide feedback that are answered at once.
 const LOST_MAX: usize = 64;
+/// A source of which nothing was forwarded for so long is not reported on: its receivers have nothing to set in time, and in a large
+/// conference, most of which is silent, those reports would be most of what is sent. A sender reports on sound every five seconds or so.
+const QUIET_AFTER: Duration = Duration::from_secs(10);
 /// One frame of a usual camera.
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -49,11 +52,11 @@ impl Conference {
                         }
                     }
                 }
-                Rtcp::PictureLossIndication { media_ssrc } => self.ask_keyframe(now, place, media_ssrc),
+                Rtcp::PictureLossIndication { media_ssrc } => self.ask_keyframe(now, place, media_ssrc, egress),
                 Rtcp::FullIntraRequest { entries } => {
                     for entry in entries.chunks_exact(8) {
                         let ssrc = u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]);
-                        self.ask_keyframe(now, place, ssrc);
+                        self.ask_keyframe(now, place, ssrc, egress);
                     }
                 }
                 Rtcp::TransportCc { feedback } => {
@@ -65,7 +68,6 @@ impl Conference {
                 Rtcp::Other { .. } => {}
             }
         }
-        self.ask_senders(now, egress);
     }
 
     /// The source whose stream to this receiver has this SSRC.
@@ -148,17 +150,23 @@ impl Conference {
         }
     }
 
-    /// A receiver lost the picture.
-    fn ask_keyframe(&mut self, now: Instant, place: u32, ssrc: u32) {
+    /// A receiver lost the picture. Its sender is asked without waiting for the tick, and nobody else is looked at: complaints and
+    /// feedback come by the thousand a second in a large conference.
+    fn ask_keyframe(&mut self, now: Instant, place: u32, ssrc: u32, egress: &mut impl Egress) {
         let Some(index) = self.source_towards(place, ssrc) else { return };
-        let Some((source, endpoint)) = self.sources.get_mut(index).zip(self.endpoints.get(index_of(place))) else {
-            return;
-        };
+        let own = self.feedback.video.0;
+        let Self { sources, endpoints, compound, counters, .. } = self;
+        let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get(index_of(place))) else { return };
         let Ok(at) = source.subscriptions.binary_search_by_key(&place, |s| s.receiver) else { return };
         let Some((course, _)) = source.subscriptions[at].video() else { return };
         let Some(aim) = course.current().or(course.aimed()) else { return };
         if course.may_ask_keyframe(now) {
             source.keyframes.want_after_loss(now, usize::from(aim.encoding), endpoint.path.round_trip());
+            if let Some(owner) = endpoints.get(index_of(source.owner)) {
+                compound.clear();
+                ask_keyframes(now, own, source, owner, compound, counters);
+                send_unless_empty(owner, compound, egress);
+            }
         }
     }
 
@@ -168,6 +176,10 @@ impl Conference {
         let Self { sources, endpoints, compound, .. } = self;
         let Some(source) = sources.get_mut(route.source).filter(|source| source.owner == place) else { return };
         source.encodings[route.encoding].sender_report(now, info);
+        let quiet = source.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= QUIET_AFTER);
+        if quiet {
+            return;
+        }
         for subscription in &source.subscriptions {
             let timestamp_by = match &subscription.course {
                 Course::Audio(course) => course.timestamp_by(),
@@ -216,15 +228,8 @@ impl Conference {
                 counters.nacks += due.len() as u64;
                 compound.nack(own, stream.ssrc, due.into_iter());
             }
-            for encoding in keyframes.take_due(now, owner.path.round_trip() + FRAME).iter() {
-                // A sender that sends nothing starts with a key frame by itself.
-                let Some(stream) = encodings.get(encoding).filter(|stream| stream.is_active(now)) else { continue };
-                counters.keyframe_requests += 1;
-                compound.picture_loss(own, stream.ssrc);
-            }
-            if !compound.is_empty() {
-                egress.rtcp(owner.key, compound.bytes());
-            }
+            ask_keyframes(now, own, source, owner, compound, counters);
+            send_unless_empty(owner, compound, egress);
         }
     }
 
@@ -270,10 +275,12 @@ impl Conference {
                         break;
                     }
                 }
-                compound.clear();
-                compound.receiver_report(feedback.audio.0, &blocks);
-                compound.cname(feedback.audio.0, CNAME);
-                egress.rtcp(endpoint.key, compound.bytes());
+                if !blocks.is_empty() {
+                    compound.clear();
+                    compound.receiver_report(feedback.audio.0, &blocks);
+                    compound.cname(feedback.audio.0, CNAME);
+                    egress.rtcp(endpoint.key, compound.bytes());
+                }
             }
             if endpoint.feedback_due(now) {
                 send_feedback(endpoint, feedback.video.0, compound, egress);
@@ -287,6 +294,29 @@ impl Conference {
         if endpoint.feedback_due(now) {
             send_feedback(endpoint, self.feedback.video.0, &mut self.compound, egress);
         }
+    }
+}
+
+/// Adds requests for the key frames of a source that are due.
+fn ask_keyframes(
+    now: Instant,
+    own: u32,
+    source: &mut Source,
+    owner: &Endpoint,
+    compound: &mut Writer,
+    counters: &mut Counters,
+) {
+    for encoding in source.keyframes.take_due(now, owner.path.round_trip() + FRAME).iter() {
+        // A sender that sends nothing starts with a key frame by itself.
+        let Some(stream) = source.encodings.get(encoding).filter(|stream| stream.is_active(now)) else { continue };
+        counters.keyframe_requests += 1;
+        compound.picture_loss(own, stream.ssrc);
+    }
+}
+
+fn send_unless_empty(to: &Endpoint, compound: &Writer, egress: &mut impl Egress) {
+    if !compound.is_empty() {
+        egress.rtcp(to.key, compound.bytes());
     }
 }
 

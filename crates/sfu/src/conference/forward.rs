@@ -215,14 +215,18 @@ impl Conference {
         let since = self.since_start(now);
         let Self { sources, endpoints, counters, .. } = self;
         let Some(source) = sources.get_mut(route.source) else { return };
+        if !is_loud && source.is_unheard {
+            return; // most packets of a large conference in which everybody's microphone is on
+        }
+        source.is_unheard = !is_loud;
         for Subscription { receiver, stream, course } in &mut source.subscriptions {
-            let (Some(endpoint), Course::Audio(course)) = (endpoints.get_mut(index_of(*receiver)), course) else {
-                continue;
-            };
+            let Course::Audio(course) = course else { continue };
             if !is_loud && !course.always {
                 course.pause();
                 continue;
             }
+            source.is_unheard = false;
+            let Some(endpoint) = endpoints.get_mut(index_of(*receiver)) else { continue };
             let clock_rate = media.row.clock_rate;
             let Some((sequence, timestamp_by)) = course.follow(now, stream, media.number, media.timestamp, clock_rate)
             else {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use slab::Slab;
 use tertulia_model::MediaKind;
 use tertulia_model::profile;
 use tertulia_rtp::packet::Header;
@@ -89,23 +90,17 @@ impl Conference {
         let since = self.since_start(now);
         let Self { sources, endpoints, counters, .. } = self;
         let Some(endpoint) = endpoints.get_mut(index_of(place)) else { return false };
+        let mut largest = None;
         for nth in 0..PADDINGS_MAX {
             let Some((probe, bytes)) = endpoint.path.estimator.padding_due(now) else { break };
             if bytes == 0 || !endpoint.path.pacer.may_send(now, Turn::Probe, bytes) {
                 return true;
             }
             let context = Padding { now, since, probe, bytes, nth };
-            // The largest picture that goes to this receiver has the most to repeat.
-            let videos = sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video);
-            let subscribed = videos.filter_map(|(index, source)| {
-                let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
-                let Course::Video(course) = &source.subscriptions[at].course else { return None };
-                Some((course.current()?, at, index, source))
-            });
-            let best = subscribed.max_by_key(|(current, ..)| (current.encoding, current.layer));
-            let sent = match best {
-                Some((_, at, index, Source { subscriptions, encodings, .. })) => {
-                    let subscription = &mut subscriptions[at];
+            largest = largest.or_else(|| largest_picture(sources, place));
+            let sent = match largest.and_then(|(index, at)| Some((index, at, sources.get_mut(index)?))) {
+                Some((index, at, Source { subscriptions, encodings, .. })) => {
+                    let Some(subscription) = subscriptions.get_mut(at) else { return false };
                     context.repeat(super::place_of(index), subscription, encodings, endpoint, egress)
                         || context.pad(&mut subscription.stream, endpoint, egress)
                 }
@@ -126,6 +121,18 @@ impl Conference {
         }
         endpoint.path.estimator.is_probing()
     }
+}
+
+/// The largest picture that goes to a receiver has the most to repeat: its source, and the subscription's place there.
+fn largest_picture(sources: &Slab<Source>, place: u32) -> Option<(usize, usize)> {
+    let pictures = sources.iter().filter(|(_, source)| source.kind == MediaKind::Video);
+    let subscribed = pictures.filter_map(|(index, source)| {
+        let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
+        let Course::Video(course) = &source.subscriptions[at].course else { return None };
+        Some((course.current()?, index, at))
+    });
+    let best = subscribed.max_by_key(|(current, ..)| (current.encoding, current.layer));
+    best.map(|(_, index, at)| (index, at))
 }
 
 /// One packet of a probe.

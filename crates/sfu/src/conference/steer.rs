@@ -38,9 +38,9 @@ impl Conference {
 
     /// Decides anew for one receiver.
     pub(super) fn allocate_for(&mut self, now: Instant, place: u32, out: &mut Vec<Output>) {
-        let mut allocation = std::mem::take(&mut self.allocation);
         let Self { sources, endpoints, speakers, policy, .. } = self;
         let Some(endpoint) = endpoints.get_mut(index_of(place)).filter(|endpoint| endpoint.connected) else { return };
+        let mut allocation = std::mem::take(&mut self.allocation);
         let mut history = std::mem::take(&mut endpoint.history);
         let endpoint = &*endpoint;
         let shown = |kind, owner| kind == MediaKind::Video && owner != place && endpoint.capabilities.video;
@@ -148,6 +148,7 @@ impl Conference {
     pub(super) fn subscribe_audio(&mut self, now: Instant, index: usize, place: u32) {
         let Self { sources, endpoints, random, .. } = self;
         let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get_mut(index_of(place))) else { return };
+        source.is_unheard = false;
         let Some(always) = wants_sound(source, endpoint, place) else {
             if let Some(ended) = source.unsubscribe(place) {
                 endpoint.streams.park(now, ended.stream);
