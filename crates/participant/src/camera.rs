@@ -218,7 +218,7 @@ impl Encoding {
                 sequence: self.sequence,
                 timestamp,
                 marker: frame.is_top && index + 1 == usize::from(count),
-                descriptor: coding::descriptor(coding, frame, &self.ids, part, self.spatial_layers),
+                descriptor: coding::descriptor(coding, frame, &self.ids, part, size, self.spatial_layers),
                 payload,
             });
             self.sequence += 1;

@@ -237,16 +237,17 @@ fn stamp_at(payload: &[u8], at: usize) -> Option<Stamp> {
     Stamp::parse(payload.get(at..at + STAMP_LEN)?)
 }
 
-/// The descriptor of a packet, for codecs that have one.
+/// The descriptor of a packet, for codecs that have one. `size`: index of the frame's own height.
 pub(crate) fn descriptor(
     coding: Coding,
     frame: &LayerFrame,
     ids: &Ids,
     part: Part,
+    size: usize,
     max_spatial: u8,
 ) -> Option<Vec<u8>> {
     (coding.codec() == Codec::Av1).then(|| {
-        let (described, targets) = ids.frames.describe(coding, frame, part.is_first(), part.is_last(), max_spatial);
+        let (described, targets) = ids.frames.describe(coding, frame, part, size, max_spatial);
         described.write(targets)
     })
 }
