@@ -15,8 +15,10 @@ use crate::stream::{Last, Stream};
 
 /// Remembered segments: retransmissions are asked for within a second or two of a switch.
 const SEGMENTS_MAX: usize = 4;
-/// Remembered pictures: a late packet belongs to one of the last few.
-const PICTURES_MAX: usize = 8;
+/// Remembered changes of the layer: late packets belong to pictures of the last second.
+const TUNINGS_MAX: usize = 8;
+/// In units of the clock: ten seconds.
+const TUNING_AGE_MAX: u32 = 10 * CLOCK_RATE;
 /// Missing packets for which places are kept; a larger gap is not repaired, and the picture waits for a key frame.
 const GAP_MAX: u64 = 100;
 /// How long what was before a switch may be asked for: as long as the key frame after it takes to arrive whole.
@@ -101,14 +103,15 @@ pub(crate) struct AudioCourse {
 pub(crate) struct VideoCourse {
     aim: Option<Aim>,
     aimed_at: Option<Instant>,
-    /// The layer that goes out, of the encoding of the last segment.
-    tuned: Layer,
     segments: ArrayVec<Segment, SEGMENTS_MAX>,
     /// Whether the last segment is going on.
     flowing: bool,
     /// Newest packet of each encoding that was decided on.
     newest: [SeqNo; ENCODINGS_MAX],
-    pictures: ArrayVec<Picture, PICTURES_MAX>,
+    /// Which layer goes out from which picture on, of the encoding of the last segment.
+    tunings: ArrayVec<Tuning, TUNINGS_MAX>,
+    /// The newest picture that was decided on.
+    picture: Option<Picture>,
     /// Pictures left out since the segment began.
     left_out: u16,
     history: History,
@@ -145,8 +148,14 @@ impl Segment {
 #[derive(Debug, Clone, Copy)]
 struct Picture {
     timestamp: u32,
-    tuned: Layer,
     left_out: bool,
+}
+
+/// From the picture of this timestamp on, this layer goes out.
+#[derive(Debug, Clone, Copy)]
+struct Tuning {
+    from: u32,
+    layer: Layer,
 }
 
 impl AudioCourse {
@@ -216,7 +225,7 @@ impl VideoCourse {
     /// What goes out at the moment.
     pub(crate) fn current(&self) -> Option<Aim> {
         let segment = self.segments.last().filter(|_| self.flowing)?;
-        Some(Aim { encoding: segment.encoding, layer: self.tuned })
+        Some(Aim { encoding: segment.encoding, layer: self.tuned() })
     }
 
     /// The encoding that must start anew before the aim is reached: another one, or one whose other spatial layers cannot be reached from
@@ -253,10 +262,9 @@ impl VideoCourse {
                 return Step::Skip;
             }
             self.start_segment(now, stream, packet);
-            self.tuned = aim.layer;
-            if aim.encoding != packet.encoding {
-                self.tuned = Layer::HIGHEST; // the way there: whatever it has
-            }
+            // On the way to another encoding: whatever this one has.
+            let layer = if aim.encoding == packet.encoding { aim.layer } else { Layer::HIGHEST };
+            self.tunings.push(Tuning { from: packet.timestamp, layer });
         } else if packet.number <= self.newest[place] {
             return self.late(now, stream, packet);
         }
@@ -282,7 +290,7 @@ impl VideoCourse {
         stream.highest_out += 1;
         let out = stream.highest_out;
         let mut entry = Entry::new(packet.encoding, packet.number, self.left_out, Fate::Sent);
-        entry.marker = ends_picture(packet, self.tuned);
+        entry.marker = ends_picture(packet, self.tuned());
         self.history.push(now, out, entry);
         stream.last = Some(segment.newest(now, out, packet, self.left_out));
         Step::Send(out)
@@ -359,8 +367,7 @@ impl VideoCourse {
             return Step::Skip;
         }
         let Some(out) = self.history.reserved(segment.from_out, packet.number) else { return Step::Skip };
-        let decided = self.pictures.iter().rev().find(|picture| picture.timestamp == packet.timestamp);
-        let tuned = decided.map_or(self.tuned, |picture| picture.tuned);
+        let tuned = self.tuned_at(packet.timestamp);
         let wanted = packet.info.present.contains(tuned);
         let Some(entry) = self.history.get_mut(out) else { return Step::Skip };
         entry.marker = ends_picture(packet, tuned);
@@ -376,6 +383,26 @@ impl VideoCourse {
         Step::Send(out)
     }
 
+    /// The layer that goes out.
+    fn tuned(&self) -> Layer {
+        self.tunings.last().map_or(Layer::HIGHEST, |tuning| tuning.layer)
+    }
+
+    /// The layer that went out in the picture of this timestamp, whether or not anything of it has come before.
+    fn tuned_at(&self, timestamp: u32) -> Layer {
+        let is_past = |tuning: &&Tuning| timestamp.wrapping_sub(tuning.from) < 1 << 31;
+        let found = self.tunings.iter().rev().find(is_past).or(self.tunings.first());
+        found.map_or(Layer::HIGHEST, |tuning| tuning.layer)
+    }
+
+    /// Forgets what no late packet can belong to, before timestamps wrap around to it.
+    fn forget_tunings(&mut self, timestamp: u32) {
+        let is_old = |tuning: &Tuning| (TUNING_AGE_MAX..1 << 31).contains(&timestamp.wrapping_sub(tuning.from));
+        if self.tunings.get(1).is_some_and(is_old) {
+            self.tunings.remove(0);
+        }
+    }
+
     /// Tunes where the packet allows it; whether the packet is wanted.
     fn decide(&mut self, aim: Aim, packet: &Incoming) -> bool {
         let goal = match aim.encoding.cmp(&packet.encoding) {
@@ -385,17 +412,22 @@ impl VideoCourse {
             Ordering::Less => Layer::new(Layer::HIGHEST.spatial(), 0),
         };
         // Never within a picture: the marker that ends it may have gone out.
-        if self.pictures.last().is_none_or(|picture| picture.timestamp != packet.timestamp) {
-            self.tuned = packet.info.towards(Some(self.tuned), goal).unwrap_or(self.tuned);
-            if self.pictures.is_full() {
-                self.pictures.remove(0);
+        if self.picture.is_none_or(|picture| picture.timestamp != packet.timestamp) {
+            self.picture = Some(Picture { timestamp: packet.timestamp, left_out: false });
+            self.forget_tunings(packet.timestamp);
+            let before = self.tuned();
+            let layer = packet.info.towards(Some(before), goal).unwrap_or(before);
+            if layer != before {
+                if self.tunings.is_full() {
+                    self.tunings.remove(0);
+                }
+                self.tunings.push(Tuning { from: packet.timestamp, layer });
             }
-            self.pictures.push(Picture { timestamp: packet.timestamp, tuned: self.tuned, left_out: false });
         }
-        let wanted = packet.info.present.contains(self.tuned);
+        let wanted = packet.info.present.contains(self.tuned());
         if !wanted
             && packet.counts_pictures
-            && let Some(picture) = self.pictures.last_mut().filter(|picture| !picture.left_out)
+            && let Some(picture) = self.picture.as_mut().filter(|picture| !picture.left_out)
         {
             picture.left_out = true;
             self.left_out = self.left_out.wrapping_add(1);
@@ -436,7 +468,8 @@ impl VideoCourse {
         self.segments.push(segment);
         self.newest[usize::from(packet.encoding) % ENCODINGS_MAX] = packet.number - 1;
         self.left_out = 0;
-        self.pictures.clear();
+        self.tunings.clear();
+        self.picture = None;
         self.flowing = true;
     }
 }

@@ -163,6 +163,50 @@ fn a_late_packet_of_a_layer_that_is_left_out_becomes_padding() {
     );
 }
 
+/// A picture of two spatial layers that stand alone, each in one packet; the first is a key picture.
+fn spatial_pair(picture: u32) -> [Incoming; 2] {
+    [0, 1].map(|spatial| {
+        let present =
+            if picture == 0 && spatial == 0 { LayerMask::ALL } else { LayerMask::product(1 << spatial, 0xff) };
+        let info = FrameInfo {
+            starts_frame: true,
+            ends_frame: true,
+            starts_keyframe: picture == 0 && spatial == 0,
+            layer: Layer::new(spatial, 0),
+            present,
+            decodable: LayerMask::ALL,
+            // The third picture lets receivers cross from one layer to the other.
+            crossing: if picture == 2 { LayerMask::ALL } else { LayerMask::EMPTY },
+            ..FrameInfo::default()
+        };
+        Incoming {
+            encoding: 0,
+            number: 70_000 + u64::from(picture * 2) + u64::from(spatial),
+            timestamp: picture * 3_000,
+            marker: spatial == 1,
+            counts_pictures: false,
+            info,
+        }
+    })
+}
+
+#[test]
+fn a_picture_that_comes_late_as_a_whole_is_held_against_the_layer_of_its_time() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = |spatial| Some(Aim { encoding: 0, layer: Layer::new(spatial, 0) });
+    course.aim(now, aim(1));
+    for packet in spatial_pair(0) {
+        assert!(matches!(course.project(now, &mut stream, &packet), Step::Send(_)));
+    }
+    course.aim(now, aim(0));
+    // Nothing of picture 1 comes; picture 2 lowers the layer.
+    let lower = spatial_pair(2).map(|packet| course.project(now, &mut stream, &packet));
+    assert!(matches!(lower, [Step::Send(_), Step::Skip]), "{lower:?}");
+    let late = spatial_pair(1).map(|packet| course.project(now, &mut stream, &packet));
+    let [Step::Fill(_), Step::Send(upper)] = late else { panic!("{late:?}") };
+    assert!(course.shape(upper).is_some_and(|(shape, ..)| shape.marker));
+}
+
 #[test]
 fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
     let packets: Vec<Sent> = stream(21, 1, 10).into_iter().filter(|sent| sent.encoding == 0).collect();
