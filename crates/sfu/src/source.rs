@@ -44,6 +44,10 @@ pub(crate) struct Source {
     pub(crate) told_max_height: Option<i32>,
     /// Whether a subscription may be waiting for a key frame.
     pub(crate) is_awaited: bool,
+    /// Whether somebody with few SSRCs wants this sound and has none for it yet: the next packet brings it.
+    pub(crate) has_new_listener: bool,
+    /// Whether its last packet of sound was among the loudest.
+    pub(crate) is_loud: bool,
     pub(crate) last_packet: Option<Instant>,
     layers_at: Option<Instant>,
     silent: u32,
@@ -74,6 +78,8 @@ impl Source {
                     wishes: Vec::new(),
                     told_max_height: None,
                     is_awaited: false,
+                    has_new_listener: false,
+                    is_loud: false,
                     last_packet: None,
                     layers_at: None,
                     silent: 0,
