@@ -217,6 +217,13 @@ impl VideoCourse {
         (!self.current().is_some_and(reached)).then_some(aim.encoding)
     }
 
+    /// The encoding of which fewer spatial layers are aimed at than go out. Where these refer to nothing below them that needs a key frame,
+    /// and if its sender has ended the upper layers meanwhile, nothing goes out until it comes.
+    pub(crate) fn descends(&self) -> Option<u8> {
+        let (aim, current) = self.aim.zip(self.current())?;
+        (aim.encoding == current.encoding && aim.layer.spatial() < current.layer.spatial()).then_some(aim.encoding)
+    }
+
     /// Shift of the clock for the encoding that goes out, if it is this one.
     pub(crate) fn timestamp_by(&self, encoding: u8) -> Option<u32> {
         let segment = self.segments.last().filter(|segment| self.flowing && segment.encoding == encoding)?;

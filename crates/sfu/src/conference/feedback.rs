@@ -21,6 +21,8 @@ const CNAME: &str = "tertulia";
 const BLOCKS_MAX: usize = 24;
 /// Shortest time between two repetitions of one packet, whatever the round trip.
 const REPEAT_GAP_MIN_MS: u16 = 20;
+/// A picture of which nothing went out for so long stands still.
+const STANDS: Duration = Duration::from_millis(300);
 /// One frame of a usual camera.
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -166,9 +168,10 @@ impl Conference {
             if *is_awaited {
                 *is_awaited = false;
                 for subscription in subscriptions {
-                    let awaited = subscription.video().and_then(|(course, _)| course.awaits_keyframe());
-                    if let Some(encoding) = awaited {
-                        *is_awaited = true;
+                    let Some((course, stream)) = subscription.video() else { continue };
+                    *is_awaited |= course.awaits_keyframe().or(course.descends()).is_some();
+                    let stands = stream.last.is_none_or(|last| now.saturating_duration_since(last.at) >= STANDS);
+                    if let Some(encoding) = course.awaits_keyframe().or(course.descends().filter(|_| stands)) {
                         keyframes.want_start(usize::from(encoding));
                     }
                 }

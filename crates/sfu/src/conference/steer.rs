@@ -100,7 +100,7 @@ impl Conference {
             let Some(subscription) = source.subscription(place) else { continue };
             if let Some((course, _)) = subscription.video() {
                 course.aim(Some(aim));
-                source.is_awaited |= course.awaits_keyframe().is_some();
+                source.is_awaited |= course.awaits_keyframe().or(course.descends()).is_some();
             }
             if let Some(owner) = self.endpoints.get(index_of(source.owner)) {
                 forwarded.push((source.name.clone(), owner.id.clone()));
