@@ -44,6 +44,10 @@ pub(crate) struct Source {
     pub(crate) told_max_height: Option<i32>,
     /// Whether a subscription may be waiting for a key frame.
     pub(crate) is_awaited: bool,
+    /// Whether somebody with few SSRCs wants this sound and has none for it yet: the next packet brings it.
+    pub(crate) has_new_listener: bool,
+    /// Whether its last packet of sound was among the loudest.
+    pub(crate) is_loud: bool,
     pub(crate) last_packet: Option<Instant>,
     /// Whether nobody is sent its sound, because it is not among the loudest. A subscription that begins or changes ends that.
     pub(crate) is_unheard: bool,
@@ -76,6 +80,8 @@ impl Source {
                     wishes: Vec::new(),
                     told_max_height: None,
                     is_awaited: false,
+                    has_new_listener: false,
+                    is_loud: false,
                     last_packet: None,
                     is_unheard: false,
                     layers_at: None,

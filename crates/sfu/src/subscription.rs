@@ -327,15 +327,18 @@ impl VideoCourse {
         if begun.is_some_and(|at| now.saturating_duration_since(at) >= SWITCHED) {
             return None;
         }
-        let entry = self.history.get_mut(out)?;
-        if entry.fate == Fate::Reserved && !is_over {
-            let newest = self.newest[usize::from(entry.encoding) % ENCODINGS_MAX];
-            let packet = came(entry.encoding, entry.wide(newest))?;
-            if !packet.info.present.contains(self.tuned) {
+        let Entry { fate, encoding, .. } = *self.history.get(out)?;
+        if fate == Fate::Reserved && !is_over {
+            let newest = self.newest[usize::from(encoding) % ENCODINGS_MAX];
+            let packet = came(encoding, self.history.get(out)?.wide(newest))?;
+            let tuned = self.tuned_at(packet.timestamp);
+            if !packet.info.present.contains(tuned) {
                 return None;
             }
-            (entry.fate, entry.marker) = (Fate::Sent, ends_picture(&packet, self.tuned));
+            let entry = self.history.get_mut(out)?;
+            (entry.fate, entry.marker) = (Fate::Sent, ends_picture(&packet, tuned));
         }
+        let entry = self.history.get_mut(out)?;
         (entry.fate == Fate::Sent && entry.may_repeat(at_ms, gap_ms)).then_some(out)
     }
 

@@ -30,6 +30,8 @@ const LOST_MAX: usize = 64;
 /// A source of which nothing was forwarded for so long is not reported on: its receivers have nothing to set in time, and in a large
 /// conference, most of which is silent, those reports would be most of what is sent. A sender reports on sound every five seconds or so.
 const QUIET_AFTER: Duration = Duration::from_secs(10);
+/// A picture of which nothing went out for so long stands still: its sender may have ended the layers that it is made of.
+const STANDS: Duration = Duration::from_millis(300);
 /// One frame of a usual camera.
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -213,10 +215,11 @@ impl Conference {
             if *is_awaited {
                 *is_awaited = false;
                 for subscription in subscriptions {
-                    let Some((course, _)) = subscription.video() else { continue };
+                    let Some((course, stream)) = subscription.video() else { continue };
                     *is_awaited |= course.is_on_the_way();
+                    let moves = stream.last.is_some_and(|last| now.saturating_duration_since(last.at) < STANDS);
                     match course.awaits_keyframe(now).map(usize::from) {
-                        Some(encoding) if course.current().is_some() => keyframes.want_switch(encoding),
+                        Some(encoding) if moves && course.current().is_some() => keyframes.want_switch(encoding),
                         Some(encoding) => keyframes.want_start(encoding),
                         None => {}
                     }

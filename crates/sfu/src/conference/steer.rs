@@ -12,7 +12,7 @@ use crate::egress::Output;
 use crate::endpoint::Endpoint;
 use crate::source::Source;
 use crate::stream::SLOTS_MAX;
-use crate::subscription::{Aim, AudioCourse, Course, Subscription, VideoCourse};
+use crate::subscription::{Aim, AudioCourse, Course, Subscription};
 
 impl Conference {
     /// Something changed for everybody: the next tick, which is brought forward, decides anew.
@@ -139,7 +139,7 @@ impl Conference {
         let Some(taken) = endpoint.streams.take(now, MediaKind::Video, index, own, || random.next()) else {
             return false;
         };
-        let course = Course::Video(Box::new(VideoCourse::default()));
+        let course = Course::Video(Box::default());
         source.subscribe(Subscription { receiver: place, stream: taken.stream, course });
         taken.announce
     }
@@ -158,7 +158,7 @@ impl Conference {
         match source.subscription(place) {
             Some(Subscription { course: Course::Audio(course), .. }) => course.always = always,
             Some(_) => {}
-            None if endpoint.streams.is_rewriting() => {}
+            None if endpoint.streams.is_rewriting() => source.has_new_listener = true,
             None => {
                 let own = (source.primary_ssrc(), None);
                 let Some(taken) = endpoint.streams.take(now, MediaKind::Audio, index, own, || random.next()) else {
@@ -170,14 +170,15 @@ impl Conference {
         }
     }
 
-    /// A source is heard again: receivers with few SSRCs get one for it, from the source that was silent for longest if there is none.
+    /// A source is heard again, or by somebody else: receivers with few SSRCs get one for it, from the source that was silent for longest
+    /// if there is none.
     pub(super) fn wake_audio(&mut self, now: Instant, index: usize, out: &mut Vec<Output>) {
         let few = self.endpoints.iter().filter(|(_, endpoint)| endpoint.streams.is_rewriting());
         let few: Vec<u32> = few.map(|(place, _)| place_of(place)).collect(); // allocates only when there is one
         for place in few {
             let (source, endpoint) = (&mut self.sources[index], &self.endpoints[index_of(place)]);
             let Some(always) = wants_sound(source, endpoint, place) else { continue };
-            if source.subscription(place).is_some() {
+            if source.subscription(place).is_some() || !(always || source.is_loud) {
                 continue;
             }
             if !endpoint.streams.has_free(MediaKind::Audio) {
