@@ -429,6 +429,8 @@ pub(crate) struct Dependencies {
     current: Option<Box<Known>>,
     /// The structure before it, for packets that come late.
     previous: Option<Box<Structure>>,
+    /// The latest structure could not be read: what is written for it never will be.
+    is_unreadable: bool,
 }
 
 #[derive(Debug)]
@@ -449,8 +451,11 @@ impl Dependencies {
         let (mut bits, flags) = after_flags(bytes)?;
         let mut carried = None;
         if flags.structure {
-            let structure = Structure::read(&mut bits)?;
-            finish(head, flags, bits, &structure)?; // do not believe a structure of a broken descriptor
+            let structure = Structure::read(&mut bits);
+            // A structure of a broken descriptor is not believed.
+            let structure = structure.filter(|structure| finish(head, flags, bits, structure).is_some());
+            self.is_unreadable = structure.is_none();
+            let structure = structure?;
             carried = Some(structure.offset);
             self.install(head.frame_number, structure);
         }
@@ -485,6 +490,13 @@ impl Dependencies {
             discardable: descriptor.indications.is_only_discardable(),
             templates,
         })
+    }
+
+    /// Whether a descriptor is written for a structure that has not come but still may.
+    pub(crate) fn awaits_structure_of(&self, bytes: &[u8]) -> bool {
+        let Some(head) = Head::parse(bytes).filter(|head| !head.has_structure) else { return false };
+        let known = self.current.iter().map(|known| &known.structure).chain(self.previous.as_deref());
+        !self.is_unreadable && known.into_iter().all(|structure| structure.template(head.template_id).is_none())
     }
 
     /// Takes over a structure, unless it is one that comes late.

@@ -45,7 +45,12 @@ impl Inspector {
         if info.starts_keyframe && info.height.is_some() {
             self.height = info.height;
         }
-        descriptor.and_then(|descriptor| self.described(descriptor, info)).unwrap_or(info)
+        let Some(descriptor) = descriptor else { return info };
+        self.described(descriptor, info).unwrap_or_else(|| {
+            // Other payloads tell their layers themselves.
+            let awaits_structure = codec == Codec::Av1 && self.dependencies.awaits_structure_of(descriptor);
+            FrameInfo { awaits_structure, ..info }
+        })
     }
 
     /// What a dependency descriptor adds.

@@ -56,6 +56,9 @@ pub struct FrameInfo {
     pub templates: Option<(u8, u8)>,
     /// Where picture id and TL0PICIDX stand in the payload.
     pub places: Places,
+    /// For whom the packet is can be told when the structure that its dependency descriptor is written for has come: to be inspected again
+    /// then.
+    pub awaits_structure: bool,
 }
 
 impl FrameInfo {
@@ -77,6 +80,7 @@ impl FrameInfo {
             frame_number: None,
             templates: None,
             places: Places::default(),
+            awaits_structure: false,
         }
     }
 
