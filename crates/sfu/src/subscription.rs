@@ -127,17 +127,20 @@ struct Segment {
 }
 
 impl Segment {
-    /// The packet as the newest that went out.
-    fn newest(&self, now: Instant, out: SeqNo, packet: &Incoming, left_out: u16) -> Last {
+    /// A packet is the newest that goes out.
+    fn note_newest(&self, now: Instant, stream: &mut Stream, out: SeqNo, packet: &Incoming, left_out: u16) {
         let by = self.shifts.picture_id_by.wrapping_sub(left_out);
-        Last {
+        if let Some((first, count)) = packet.info.templates {
+            stream.next_template = first.wrapping_add(self.shifts.template_id_by).wrapping_add(count) & 0x3f;
+        }
+        stream.last = Some(Last {
             at: now,
             out,
             timestamp: packet.timestamp.wrapping_add(self.timestamp_by),
             picture_id: packet.info.picture.unwrap_or(0).wrapping_add(by),
             frame_number: packet.info.frame_number.unwrap_or(0).wrapping_add(self.shifts.frame_number_by),
             tl0: packet.info.tl0.unwrap_or(0).wrapping_add(self.shifts.tl0_by),
-        }
+        });
     }
 }
 
@@ -289,7 +292,7 @@ impl VideoCourse {
         let mut entry = Entry::new(packet.encoding, packet.number, self.left_out, Fate::Sent);
         entry.marker = ends_picture(packet, self.tuned());
         self.history.push(now, out, entry);
-        stream.last = Some(segment.newest(now, out, packet, self.left_out));
+        segment.note_newest(now, stream, out, packet, self.left_out);
         Step::Send(out)
     }
 
@@ -351,7 +354,7 @@ impl VideoCourse {
         entry.fate = Fate::Sent;
         // Late as it is, it may be the newest that went out: those after it may have been left out.
         if stream.last.is_none_or(|last| last.out < out) {
-            stream.last = Some(segment.newest(now, out, packet, entry.left_out));
+            segment.note_newest(now, stream, out, packet, entry.left_out);
         }
         Step::Send(out)
     }
@@ -430,9 +433,8 @@ impl VideoCourse {
             }
         }
         // Template ids go on too, so that a late descriptor is never read with the structure of another encoding.
-        if let Some((first, count)) = packet.info.templates {
+        if let Some((first, _)) = packet.info.templates {
             segment.shifts.template_id_by = stream.next_template.wrapping_sub(first) & 0x3f;
-            stream.next_template = stream.next_template.wrapping_add(count) & 0x3f;
         }
         if self.segments.is_full() {
             self.segments.remove(0);

@@ -204,6 +204,25 @@ fn a_picture_that_comes_late_as_a_whole_is_held_against_the_layer_of_its_time() 
 }
 
 #[test]
+fn template_ids_go_on_behind_the_structure_that_went_out_last() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = Some(Aim { encoding: 0, layer: Layer::LOWEST });
+    let mut key = |course: &mut VideoCourse, picture: u32, templates| {
+        let [mut packet, _] = spatial_pair(0);
+        packet.info.templates = Some(templates);
+        (packet.number, packet.timestamp) = (packet.number + u64::from(picture), picture * 3_000);
+        let Step::Send(out) = course.project(now, &mut stream, &packet) else { panic!("a key frame") };
+        course.shape(out).map(|(shape, ..)| shape.shifts.template_id_by)
+    };
+    course.aim(now, aim);
+    assert_eq!(key(&mut course, 0, (40, 15)), Some(24), "the first is 0");
+    assert_eq!(key(&mut course, 1, (55, 15)), Some(24), "15 to 29");
+    course.aim(now, None);
+    course.aim(now, aim);
+    assert_eq!(key(&mut course, 90, (20, 15)), Some(10), "from 30 on");
+}
+
+#[test]
 fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
     let packets: Vec<Sent> = stream(21, 1, 10).into_iter().filter(|sent| sent.encoding == 0).collect();
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
