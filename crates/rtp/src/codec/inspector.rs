@@ -2,7 +2,7 @@
 
 use tertulia_model::profile::Codec;
 
-use super::dependency::Dependencies;
+use super::dependency::{Dependencies, Head};
 use super::layer::{self, Layer, LayerMask};
 use super::vp9::Scalability;
 use super::{FrameInfo, av1, h264, vp8};
@@ -49,7 +49,8 @@ impl Inspector {
         self.described(descriptor, info).unwrap_or_else(|| {
             // Other payloads tell their layers themselves.
             let awaits_structure = codec == Codec::Av1 && self.dependencies.awaits_structure_of(descriptor);
-            FrameInfo { awaits_structure, ..info }
+            let frame_number = Head::parse(descriptor).map(|head| head.frame_number);
+            FrameInfo { awaits_structure, frame_number, ..info }
         })
     }
 

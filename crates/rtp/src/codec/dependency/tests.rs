@@ -337,9 +337,9 @@ fn a_frame_that_nobody_refers_to_may_be_dropped() {
 #[test]
 fn a_template_of_a_lost_structure_leaves_what_the_payload_says() {
     let mut inspector = Inspector::default();
-    let draft = Draft { start: true, template_id: 3, ..Draft::default() };
+    let draft = Draft { start: true, template_id: 3, frame_number: 9, ..Draft::default() };
     let info = inspect(&mut inspector, &draft);
-    assert_eq!((info.present, info.starts_keyframe, info.frame_number), (LayerMask::ALL, false, None));
+    assert_eq!((info.present, info.starts_keyframe, info.frame_number), (LayerMask::ALL, false, Some(9)));
     assert_eq!(inspector.layers().count(), 0);
     let vp9 = inspector.inspect(Codec::Vp9, &[0x8c, 0], true, Some(&draft.write()));
     assert!(vp9.starts_keyframe && !vp9.awaits_structure, "such a payload tells enough");
@@ -576,7 +576,8 @@ proptest! {
             prop_assert_eq!(parse(&bytes[..len], &structure), None);
             let mut inspector = Inspector::default();
             let info = inspector.inspect(Codec::Av1, &[0x10], false, Some(&bytes[..len]));
-            prop_assert_eq!((info.frame_number, inspector.layers().count()), (None, 0));
+            let head = Head::parse(&bytes[..len]).map(|head| head.frame_number);
+            prop_assert_eq!((info.frame_number, info.templates, inspector.layers().count()), (head, None, 0));
         }
     }
 
