@@ -257,7 +257,11 @@ impl VideoCourse {
     pub(crate) fn project(&mut self, now: Instant, stream: &mut Stream, packet: &Incoming) -> Step {
         let Some(aim) = self.aim else { return Step::Skip };
         let place = usize::from(packet.encoding) % ENCODINGS_MAX;
-        if self.current().map(|current| current.encoding) != Some(packet.encoding) {
+        let mut goes_on = self.current().is_some_and(|current| current.encoding == packet.encoding);
+        if goes_on && packet.number.saturating_sub(self.newest[place] + 1) > GAP_MAX {
+            (self.flowing, goes_on) = (false, false);
+        }
+        if !goes_on {
             if !self.may_start(aim, packet) {
                 return Step::Skip;
             }
@@ -273,10 +277,6 @@ impl VideoCourse {
             return Step::Skip;
         }
         let missing = packet.number.saturating_sub((self.newest[place] + 1).max(segment.from_in));
-        if missing > GAP_MAX {
-            self.flowing = false;
-            return Step::Skip;
-        }
         self.newest[place] = packet.number;
         for number in packet.number - missing..packet.number {
             stream.highest_out += 1;

@@ -251,6 +251,16 @@ fn a_gap_too_large_to_repair_stops_the_picture_until_a_key_frame() {
 }
 
 #[test]
+fn a_key_frame_behind_a_gap_too_large_to_repair_goes_on_without_it() {
+    let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    course.aim(now, Some(aim(0, 7)));
+    let mut feed = |index: usize| course.project(now, &mut stream, &packets[index].incoming());
+    let [Step::Send(first), Step::Send(second)] = [feed(0), feed(300)] else { panic!("both are key frames") };
+    assert_eq!(second, first + 1, "nothing is waited for");
+}
+
+#[test]
 fn a_receiver_may_ask_three_times_in_ten_seconds() {
     let (mut course, now) = (VideoCourse::default(), Instant::now());
     let asked = (0..10).filter(|n| course.may_ask_keyframe(now + Duration::from_secs(*n))).count();
