@@ -12,7 +12,7 @@ use crate::egress::Output;
 use crate::endpoint::Endpoint;
 use crate::source::Source;
 use crate::stream::SLOTS_MAX;
-use crate::subscription::{Aim, AudioCourse, Course, Subscription, VideoCourse};
+use crate::subscription::{Aim, AudioCourse, Course, Subscription};
 
 impl Conference {
     /// Something changed for everybody: the next tick, which is brought forward, decides anew.
@@ -139,7 +139,7 @@ impl Conference {
         let Some(taken) = endpoint.streams.take(now, MediaKind::Video, index, own, || random.next()) else {
             return false;
         };
-        let course = Course::Video(Box::new(VideoCourse::default()));
+        let course = Course::Video(Box::default());
         source.subscribe(Subscription { receiver: place, stream: taken.stream, course });
         taken.announce
     }
