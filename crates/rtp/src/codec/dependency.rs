@@ -419,6 +419,8 @@ pub(crate) struct Frame {
     pub(crate) starts_keyframe: bool,
     /// Nothing refers to it.
     pub(crate) discardable: bool,
+    /// Of its structure.
+    pub(crate) highest_spatial: u8,
     /// (offset, count) of the templates that it carries.
     pub(crate) templates: Option<(u8, u8)>,
 }
@@ -467,6 +469,7 @@ impl Dependencies {
         })?;
         let mut descriptor = finish(head, flags, bits, structure)?;
         let templates = flags.structure.then_some((structure.offset, structure.template_count));
+        let highest_spatial = structure.spatial_count - 1;
         if let Some(active) = descriptor.active_targets
             && head.frame_number.wrapping_sub(known.active_since) < 0x8000
         {
@@ -488,6 +491,7 @@ impl Dependencies {
             decodable,
             starts_keyframe: starts && flags.structure && references.is_empty(),
             discardable: descriptor.indications.is_only_discardable(),
+            highest_spatial,
             templates,
         })
     }

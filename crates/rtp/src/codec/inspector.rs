@@ -65,6 +65,7 @@ impl Inspector {
             starts_keyframe: frame.starts_keyframe,
             height: info.height.or_else(|| self.described_height(LayerMask::ALL).filter(|_| frame.templates.is_some())),
             layer: own.layer,
+            highest_spatial: frame.highest_spatial,
             present: own.present,
             decodable: frame.decodable,
             switchable: own.switchable | everything,

@@ -235,6 +235,7 @@ impl Scalability {
         };
         FrameInfo {
             layer: own,
+            highest_spatial: self.highest(seen).max(self.key_highest),
             present,
             decodable,
             switchable: LayerMask::product(reaches, rates),
