@@ -391,9 +391,9 @@ impl VideoCourse {
         if self.picture.is_none_or(|picture| picture.timestamp != packet.timestamp) {
             self.picture = Some(Picture { timestamp: packet.timestamp, left_out: false });
             self.forget_tunings(packet.timestamp);
-            let before = self.tuned();
+            let before = known(self.tuned(), goal, packet.info.highest_spatial);
             let layer = packet.info.towards(Some(before), goal).unwrap_or(before);
-            if layer != before {
+            if layer != self.tuned() {
                 if self.tunings.is_full() {
                     self.tunings.remove(0);
                 }
@@ -464,6 +464,12 @@ const CLOCK_RATE: u32 = 90_000;
 /// Whether a packet is the last one of its picture for somebody tuned to a layer: what lies above is not sent to them.
 fn ends_picture(packet: &Incoming, tuned: Layer) -> bool {
     packet.marker || (packet.info.ends_frame && packet.info.layer.spatial() == tuned.spatial())
+}
+
+/// The layer to which a receiver is tuned that was tuned to more than there is, when it became known what there is.
+fn known(tuned: Layer, goal: Layer, highest_spatial: u8) -> Layer {
+    let is_guess = tuned.spatial() > highest_spatial && goal.spatial() <= highest_spatial;
+    if is_guess { Layer::new(highest_spatial, tuned.temporal()) } else { tuned }
 }
 
 /// The timestamp with which a stream goes on.

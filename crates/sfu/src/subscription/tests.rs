@@ -204,6 +204,26 @@ fn a_picture_that_comes_late_as_a_whole_is_held_against_the_layer_of_its_time() 
 }
 
 #[test]
+fn a_receiver_of_whatever_there_is_needs_no_key_frame_when_that_is_known() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = |layer| Some(Aim { encoding: 0, layer });
+    let feed = |course: &mut VideoCourse, stream: &mut Stream, picture| {
+        spatial_pair(picture).map(|mut packet| {
+            packet.info.highest_spatial = 1;
+            packet.info.present = packet.info.present | LayerMask::product(0b1110 * packet.info.layer.spatial(), 0xff);
+            matches!(course.project(now, stream, &packet), Step::Send(_))
+        })
+    };
+    course.aim(now, aim(Layer::HIGHEST));
+    assert_eq!(feed(&mut course, &mut stream, 0), [true, true]);
+    course.aim(now, aim(Layer::new(0, 0)));
+    assert_eq!(feed(&mut course, &mut stream, 1), [false, true], "the lower layer was not sent alone before");
+    course.aim(now, aim(Layer::new(1, 0)));
+    assert_eq!(feed(&mut course, &mut stream, 3), [false, true]);
+    assert_eq!(course.awaits_keyframe(now + STEP_PATIENCE), None);
+}
+
+#[test]
 fn template_ids_go_on_behind_the_structure_that_went_out_last() {
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
     let aim = Some(Aim { encoding: 0, layer: Layer::LOWEST });
