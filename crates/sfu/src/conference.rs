@@ -6,6 +6,8 @@ mod forward;
 mod pace;
 mod steer;
 
+pub(crate) use forward::OVERHEAD;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

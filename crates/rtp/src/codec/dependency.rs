@@ -419,6 +419,8 @@ pub(crate) struct Frame {
     pub(crate) starts_keyframe: bool,
     /// Nothing refers to it.
     pub(crate) discardable: bool,
+    /// Of its structure.
+    pub(crate) highest_spatial: u8,
     /// (offset, count) of the templates that it carries.
     pub(crate) templates: Option<(u8, u8)>,
 }
@@ -429,6 +431,8 @@ pub(crate) struct Dependencies {
     current: Option<Box<Known>>,
     /// The structure before it, for packets that come late.
     previous: Option<Box<Structure>>,
+    /// The latest structure could not be read: what is written for it never will be.
+    is_unreadable: bool,
 }
 
 #[derive(Debug)]
@@ -449,8 +453,11 @@ impl Dependencies {
         let (mut bits, flags) = after_flags(bytes)?;
         let mut carried = None;
         if flags.structure {
-            let structure = Structure::read(&mut bits)?;
-            finish(head, flags, bits, &structure)?; // do not believe a structure of a broken descriptor
+            let structure = Structure::read(&mut bits);
+            // A structure of a broken descriptor is not believed.
+            let structure = structure.filter(|structure| finish(head, flags, bits, structure).is_some());
+            self.is_unreadable = structure.is_none();
+            let structure = structure?;
             carried = Some(structure.offset);
             self.install(head.frame_number, structure);
         }
@@ -462,6 +469,7 @@ impl Dependencies {
         })?;
         let mut descriptor = finish(head, flags, bits, structure)?;
         let templates = flags.structure.then_some((structure.offset, structure.template_count));
+        let highest_spatial = structure.spatial_count - 1;
         if let Some(active) = descriptor.active_targets
             && head.frame_number.wrapping_sub(known.active_since) < 0x8000
         {
@@ -483,8 +491,16 @@ impl Dependencies {
             decodable,
             starts_keyframe: starts && flags.structure && references.is_empty(),
             discardable: descriptor.indications.is_only_discardable(),
+            highest_spatial,
             templates,
         })
+    }
+
+    /// Whether a descriptor is written for a structure that has not come but still may.
+    pub(crate) fn awaits_structure_of(&self, bytes: &[u8]) -> bool {
+        let Some(head) = Head::parse(bytes).filter(|head| !head.has_structure) else { return false };
+        let known = self.current.iter().map(|known| &known.structure).chain(self.previous.as_deref());
+        !self.is_unreadable && known.into_iter().all(|structure| structure.template(head.template_id).is_none())
     }
 
     /// Takes over a structure, unless it is one that comes late.

@@ -24,7 +24,7 @@ use crate::source::Source;
 use crate::subscription::{Course, Incoming, Step, Subscription, VideoCourse};
 
 /// Bytes of a packet beside its payload: RTP header and extensions, SRTP tag, UDP and IPv4 headers.
-pub(super) const OVERHEAD: usize = 12 + 20 + 16 + 28;
+pub(crate) const OVERHEAD: usize = 12 + 20 + 16 + 28;
 /// A source that was not heard for so long starts anew, for receivers with few SSRCs.
 const AUDIO_IDLE: Duration = Duration::from_millis(500);
 /// Bytes of padding that fills a place.
@@ -264,7 +264,6 @@ impl Conference {
             source.keyframes.keyframe_arrived(now, route.encoding);
             stream.height = info.height.filter(|height| *height > 0).or(stream.height);
         }
-        stream.rates.count(now, &info, media.payload.len() + OVERHEAD);
         let kept = cache::Packet {
             number: media.number,
             marker: media.marker,
@@ -276,13 +275,22 @@ impl Conference {
         };
         stream.cache.insert(now, kept);
         source.last_packet = Some(now);
-        if source.subscriptions.is_empty() {
+        if info.awaits_structure {
+            stream.hold(media.number);
             return;
         }
-        if source.pending.is_empty() {
+        stream.rates.count(now, &info, media.payload.len() + OVERHEAD);
+        let was_idle = source.pending.is_empty();
+        let encoding = u8::try_from(route.encoding).unwrap_or(u8::MAX);
+        source.pending.push((encoding, media.number));
+        if info.templates.is_some() {
+            stream.release(now, media.row.codec, |number| source.pending.push((encoding, number)));
+        }
+        if source.subscriptions.is_empty() {
+            source.pending.clear();
+        } else if was_idle {
             self.pending.push(route.source);
         }
-        source.pending.push((u8::try_from(route.encoding).unwrap_or(u8::MAX), media.number));
     }
 }
 

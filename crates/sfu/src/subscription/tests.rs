@@ -208,6 +208,45 @@ fn a_picture_that_comes_late_as_a_whole_is_held_against_the_layer_of_its_time() 
 }
 
 #[test]
+fn a_receiver_of_whatever_there_is_needs_no_key_frame_when_that_is_known() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = |layer| Some(Aim { encoding: 0, layer });
+    let feed = |course: &mut VideoCourse, stream: &mut Stream, picture| {
+        spatial_pair(picture).map(|mut packet| {
+            packet.info.highest_spatial = 1;
+            packet.info.present = packet.info.present | LayerMask::product(0b1110 * packet.info.layer.spatial(), 0xff);
+            matches!(course.project(now, stream, &packet), Step::Send(_))
+        })
+    };
+    course.aim(now, aim(Layer::HIGHEST));
+    assert_eq!(feed(&mut course, &mut stream, 0), [true, true]);
+    course.aim(now, aim(Layer::new(0, 0)));
+    assert_eq!(feed(&mut course, &mut stream, 1), [false, true], "the lower layer was not sent alone before");
+    course.aim(now, aim(Layer::new(1, 0)));
+    assert_eq!(feed(&mut course, &mut stream, 3), [false, true]);
+    assert_eq!(course.awaits_keyframe(now + STEP_PATIENCE), None);
+}
+
+#[test]
+fn template_ids_go_on_behind_the_structure_that_went_out_last() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = Some(Aim { encoding: 0, layer: Layer::LOWEST });
+    let mut key = |course: &mut VideoCourse, picture: u32, templates| {
+        let [mut packet, _] = spatial_pair(0);
+        packet.info.templates = Some(templates);
+        (packet.number, packet.timestamp) = (packet.number + u64::from(picture), picture * 3_000);
+        let Step::Send(out) = course.project(now, &mut stream, &packet) else { panic!("a key frame") };
+        course.shape(out).map(|(shape, ..)| shape.shifts.template_id_by)
+    };
+    course.aim(now, aim);
+    assert_eq!(key(&mut course, 0, (40, 15)), Some(24), "the first is 0");
+    assert_eq!(key(&mut course, 1, (55, 15)), Some(24), "15 to 29");
+    course.aim(now, None);
+    course.aim(now, aim);
+    assert_eq!(key(&mut course, 90, (20, 15)), Some(10), "from 30 on");
+}
+
+#[test]
 fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
     let packets: Vec<Sent> = stream(21, 1, 10).into_iter().filter(|sent| sent.encoding == 0).collect();
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
@@ -233,6 +272,16 @@ fn a_gap_too_large_to_repair_stops_the_picture_until_a_key_frame() {
     assert!(matches!(feed(0), Step::Send(_)));
     assert_eq!((feed(150), feed(151)), (Step::Skip, Step::Skip));
     assert!(matches!(feed(300), Step::Send(_)));
+}
+
+#[test]
+fn a_key_frame_behind_a_gap_too_large_to_repair_goes_on_without_it() {
+    let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    course.aim(now, Some(aim(0, 7)));
+    let mut feed = |index: usize| course.project(now, &mut stream, &packets[index].incoming());
+    let [Step::Send(first), Step::Send(second)] = [feed(0), feed(300)] else { panic!("both are key frames") };
+    assert_eq!(second, first + 1, "nothing is waited for");
 }
 
 #[test]
