@@ -114,6 +114,7 @@ fn signal_settings(config: &Config) -> Settings {
     let conference = ConferenceSettings {
         domains: Domains::of(&config.server_domain),
         occupants_max: usize::try_from(config.limits_occupants).unwrap_or(usize::MAX),
+        opus_red: config.media_red,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Settings {

@@ -89,6 +89,8 @@ keys! {
 
     /// Only so many people are heard at once, the loudest; 0: everybody. In rooms of a hundred, 5 saves everybody's bandwidth.
     media_loudest = "media.loudest": u16 = "0";
+    /// Offers redundant sound (RED, RFC 2198) to clients that take it: losses are heard less, at twice the bandwidth of sound.
+    media_red = "media.red": bool = "false";
     /// Nobody gets more pictures at once than this; 0: as many as they ask for.
     media_last_n = "media.last_n": u32 = "0";
 
