@@ -141,7 +141,9 @@ fn media_settings(config: &Config) -> tertulia_media::Settings {
         policy: Policy {
             loudest: Some(usize::from(config.media_loudest)).filter(|loudest| *loudest != 0),
             last_n: Some(config.media_last_n).filter(|last_n| *last_n != 0),
+            last_n_by_size: config.media_last_n_by_size.iter().map(|limit| (limit.people, limit.last_n)).collect(),
         },
+        overload: Some(f32::from(config.media_overload) / 100.0).filter(|share| *share > 0.0),
         endpoints_per_worker: ENDPOINTS_PER_WORKER,
         tcp_port: Some(config.media_tcp_port).filter(|port| *port != 0),
         channels: match config.media_channel {

@@ -392,3 +392,21 @@ fn a_stream_that_comes_back_goes_on_where_it_ended() {
     room.audio(0, 2, 30);
     assert_eq!(room.rtp_to(1)[1].header.sequence, before.wrapping_add(1));
 }
+
+#[test]
+fn load_and_size_limit_how_many_pictures_anybody_gets() {
+    let mut room = Room::of(4);
+    room.say(0, &want(180));
+    let forwarded = |room: &mut Room| {
+        room.wait(100);
+        room.conference.most_forwarded()
+    };
+    assert_eq!(forwarded(&mut room), 3);
+    room.conference.limit_last_n(room.now, Some(2));
+    assert_eq!(forwarded(&mut room), 2);
+    room.conference.limit_last_n(room.now, None);
+    assert_eq!(forwarded(&mut room), 3);
+    room.conference.policy.last_n_by_size = [(5, 1), (3, 2), (2, 0)].into();
+    room.conference.needs_allocation(room.now);
+    assert_eq!(forwarded(&mut room), 2, "of the sizes that are reached the largest counts");
+}
