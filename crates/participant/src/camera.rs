@@ -206,7 +206,7 @@ impl Encoding {
         for index in 0..count {
             let part = Part { index, count };
             let mut payload = Vec::with_capacity(PAYLOAD_MAX);
-            coding::write_head(coding, frame, &self.ids, part, size, &mut payload);
+            coding::write_head(coding, frame, &self.ids, part, size, self.spatial_layers, &mut payload);
             let count = u8::try_from(count).unwrap_or(u8::MAX);
             Stamp { index: u8::try_from(index).unwrap_or(0), count, ..stamp }.write(&mut payload);
             if !coding::ends_with_stamp(coding, frame, part) {
@@ -218,7 +218,7 @@ impl Encoding {
                 sequence: self.sequence,
                 timestamp,
                 marker: frame.is_top && index + 1 == usize::from(count),
-                descriptor: coding::descriptor(coding, frame, &self.ids, part, self.spatial_layers),
+                descriptor: coding::descriptor(coding, frame, &self.ids, part, size, self.spatial_layers),
                 payload,
             });
             self.sequence += 1;

@@ -121,6 +121,7 @@ impl Media {
         {
             let mut direct = rtc.direct_api();
             direct.set_ice_controlling(false);
+            direct.enable_twcc_feedback(); // as browsers do where it is negotiated
             let (ufrag, pass) = (offer.ice.ufrag.clone(), offer.ice.pwd.clone());
             direct.set_remote_ice_credentials(IceCreds { ufrag, pass });
             let (hash_func, bytes) = (offer.fingerprint.hash.as_str().to_owned(), offer.fingerprint.digest.clone());

@@ -387,13 +387,13 @@ impl Conference {
     fn pass_stats_on(&self, from: u32, text: &Arc<str>, out: &mut Vec<Output>) {
         let Some(sender) = self.endpoints.get(index_of(from)) else { return };
         let spoke_lately = self.speakers.recent().contains(&sender.id) || self.loudest_of(from);
+        let own = self.sources.iter().map(|(_, source)| source).filter(|source| source.owner == from);
+        let own: Vec<&Source> = own.filter(|source| source.kind == MediaKind::Video).collect();
         for (place, other) in self.endpoints.iter().filter(|(_, other)| other.channel_open) {
             if place == index_of(from) {
                 continue;
             }
-            let own = self.sources.iter().filter(|(_, source)| source.owner == from);
-            let mut own = own.filter(|(_, source)| source.kind == MediaKind::Video);
-            let is_seen = own.any(|(_, source)| source.wishes.get(place).is_some_and(|height| *height != 0));
+            let is_seen = own.iter().any(|source| source.wishes.get(place).is_some_and(|height| *height != 0));
             if channel::wants_stats(self.endpoints.len(), spoke_lately, is_seen) {
                 out.push(Output::Channel { to: other.key, text: Arc::clone(text) });
             }

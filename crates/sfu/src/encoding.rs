@@ -13,6 +13,8 @@ use crate::rates::Rates;
 
 /// A stream that has been silent for longer is switched off at its sender.
 const ACTIVE_FOR: Duration = Duration::from_millis(1_500);
+/// A stream that has been silent for longer has nothing to repeat, not even one of a screen on which nothing moves.
+const REST_AFTER: Duration = Duration::from_secs(10);
 /// A longer round trip is a mistake of somebody's clock.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(7);
 /// Numbers before the highest for which repeats are noticed.
@@ -75,6 +77,13 @@ impl Encoding {
     /// Whether its sender sends it at the moment.
     pub(crate) fn is_active(&self, now: Instant) -> bool {
         self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
+    }
+
+    /// Gives up the memory for packets when none has come for long: whoever had a camera on once may stay for hours.
+    pub(crate) fn rest(&mut self, now: Instant) {
+        if self.last_packet.is_some_and(|at| now.saturating_duration_since(at) >= REST_AFTER) {
+            self.cache = Cache::default();
+        }
     }
 
     /// Numbers one packet. `repair` says that it came as a retransmission: such do not count as received in time.
@@ -144,9 +153,9 @@ impl Encoding {
         now.saturating_duration_since(at).checked_sub(held).filter(|rtt| *rtt < ROUND_TRIP_MAX)
     }
 
-    /// What to report to the sender; `None` before the first packet.
+    /// What to report to the sender; `None` when nothing came since the last report (RFC 3550 §6.4).
     pub(crate) fn report(&mut self, now: Instant) -> Option<ReportBlock> {
-        let highest = self.extender.highest()?;
+        let highest = self.extender.highest().filter(|_| self.reception.received > self.reception.received_before)?;
         Some(self.reception.report(now, self.ssrc, highest))
     }
 
@@ -268,6 +277,30 @@ mod tests {
         assert_eq!(arrive(&mut encoding, now, 14), Arrival::New { number: first + 2 });
         assert_eq!(arrive(&mut encoding, now, 13), Arrival::New { number: first + 1 });
         assert_eq!(arrive(&mut encoding, now, 9), Arrival::New { number: first - 1 });
+    }
+
+    #[test]
+    fn a_stream_that_rests_keeps_no_packets_and_is_not_reported_on() {
+        let (start, later) = (Instant::now(), Instant::now() + REST_AFTER);
+        let mut encoding = Encoding::new(1, None);
+        let Arrival::New { number } = arrive(&mut encoding, start, 10) else { panic!() };
+        let info = tertulia_rtp::codec::FrameInfo::default();
+        let packet = crate::cache::Packet {
+            number,
+            marker: true,
+            payload_type: 100,
+            timestamp: 0,
+            info,
+            payload: b"x",
+            descriptor: b"",
+        };
+        encoding.cache.insert(start, packet);
+        encoding.rest(start + REST_AFTER / 2);
+        assert!(encoding.cache.get(number).is_some() && encoding.report(start).is_some());
+        encoding.rest(later);
+        assert!(encoding.cache.get(number).is_none() && encoding.report(later).is_none());
+        arrive(&mut encoding, later, 11);
+        assert!(encoding.report(later).is_some());
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub(crate) struct Source {
     /// Whether its last packet of sound was among the loudest.
     pub(crate) is_loud: bool,
     pub(crate) last_packet: Option<Instant>,
+    /// Whether nobody is sent its sound, because it is not among the loudest. A subscription that begins or changes ends that.
+    pub(crate) is_unheard: bool,
     layers_at: Option<Instant>,
     silent: u32,
 }
@@ -81,6 +83,7 @@ impl Source {
                     has_new_listener: false,
                     is_loud: false,
                     last_packet: None,
+                    is_unheard: false,
                     layers_at: None,
                     silent: 0,
                 }),
@@ -121,6 +124,7 @@ impl Source {
 
     /// Adds one; there must be none of this receiver.
     pub(crate) fn subscribe(&mut self, subscription: Subscription) {
+        self.is_unheard = false;
         let place = self.subscriptions.partition_point(|s| s.receiver < subscription.receiver);
         self.subscriptions.insert(place, subscription);
     }
@@ -157,6 +161,7 @@ impl Source {
         let before = shape(&self.layers);
         self.layers.clear();
         for (index, stream) in self.encodings.iter_mut().enumerate() {
+            stream.rest(now);
             let whole = stream.height.unwrap_or(LOWEST_HEIGHT << index.min(6));
             let Encoding { inspector, rates, .. } = stream;
             let top = rates.costs(now).map(|cost| cost.layer.spatial()).max().unwrap_or(0);

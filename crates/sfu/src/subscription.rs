@@ -4,7 +4,7 @@
 //! its place, and one that comes late and is not wanted is replaced by padding. What a frame's fate is, is decided once, when it begins.
 
 use std::cmp::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use tertulia_rtp::codec::{FrameInfo, Layer, Shifts};
@@ -15,10 +15,16 @@ use crate::stream::{Last, Stream};
 
 /// Remembered segments: retransmissions are asked for within a second or two of a switch.
 const SEGMENTS_MAX: usize = 4;
-/// Remembered pictures: a late packet belongs to one of the last few.
-const PICTURES_MAX: usize = 8;
+/// Remembered changes of the layer: late packets belong to pictures of the last second.
+const TUNINGS_MAX: usize = 8;
+/// In units of the clock: ten seconds.
+const TUNING_AGE_MAX: u32 = 10 * CLOCK_RATE;
 /// Missing packets for which places are kept; a larger gap is not repaired, and the picture waits for a key frame.
 const GAP_MAX: u64 = 100;
+/// How long what was before a switch may be asked for: as long as the key frame after it takes to arrive whole.
+const SWITCHED: Duration = Duration::from_millis(200);
+/// How long a spatial layer may be waited for without asking for a key frame.
+const STEP_PATIENCE: Duration = Duration::from_millis(100);
 /// Encodings of a source.
 pub(crate) const ENCODINGS_MAX: usize = 8;
 /// How many key frames a receiver may ask of one source in [`PLI_WINDOW_MS`].
@@ -96,14 +102,16 @@ pub(crate) struct AudioCourse {
 #[derive(Debug, Default)]
 pub(crate) struct VideoCourse {
     aim: Option<Aim>,
-    /// The layer that goes out, of the encoding of the last segment.
-    tuned: Layer,
+    aimed_at: Option<Instant>,
     segments: ArrayVec<Segment, SEGMENTS_MAX>,
     /// Whether the last segment is going on.
     flowing: bool,
     /// Newest packet of each encoding that was decided on.
     newest: [SeqNo; ENCODINGS_MAX],
-    pictures: ArrayVec<Picture, PICTURES_MAX>,
+    /// Which layer goes out from which picture on, of the encoding of the last segment.
+    tunings: ArrayVec<Tuning, TUNINGS_MAX>,
+    /// The newest picture that was decided on.
+    picture: Option<Picture>,
     /// Pictures left out since the segment began.
     left_out: u16,
     history: History,
@@ -114,6 +122,7 @@ pub(crate) struct VideoCourse {
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     encoding: u8,
+    began: Instant,
     from_in: SeqNo,
     from_out: SeqNo,
     timestamp_by: u32,
@@ -139,8 +148,14 @@ impl Segment {
 #[derive(Debug, Clone, Copy)]
 struct Picture {
     timestamp: u32,
-    tuned: Layer,
     left_out: bool,
+}
+
+/// From the picture of this timestamp on, this layer goes out.
+#[derive(Debug, Clone, Copy)]
+struct Tuning {
+    from: u32,
+    layer: Layer,
 }
 
 impl AudioCourse {
@@ -184,15 +199,18 @@ impl AudioCourse {
         self.paused = true;
     }
 
-    /// Shift of the clock, once it flows.
+    /// Shift of the clock, while it flows.
     pub(crate) fn timestamp_by(&self) -> Option<u32> {
-        self.run.map(|(_, _, by)| by)
+        self.run.filter(|_| !self.paused).map(|(_, _, by)| by)
     }
 }
 
 impl VideoCourse {
     /// Sets what should be forwarded. `None` stops at once; anything else goes on until a frame allows the switch.
-    pub(crate) fn aim(&mut self, aim: Option<Aim>) {
+    pub(crate) fn aim(&mut self, now: Instant, aim: Option<Aim>) {
+        if self.aim != aim {
+            self.aimed_at = Some(now);
+        }
         self.aim = aim;
         if aim.is_none() {
             self.flowing = false;
@@ -207,21 +225,26 @@ impl VideoCourse {
     /// What goes out at the moment.
     pub(crate) fn current(&self) -> Option<Aim> {
         let segment = self.segments.last().filter(|_| self.flowing)?;
-        Some(Aim { encoding: segment.encoding, layer: self.tuned })
+        Some(Aim { encoding: segment.encoding, layer: self.tuned() })
     }
 
-    /// The encoding that must start anew before the aim is reached: another one, or one with more spatial layers.
-    pub(crate) fn awaits_keyframe(&self) -> Option<u8> {
+    /// The encoding that must start anew before the aim is reached: another one, or one whose other spatial layers cannot be reached from
+    /// where we are, which shows when the first pictures have passed.
+    pub(crate) fn awaits_keyframe(&self, now: Instant) -> Option<u8> {
         let aim = self.aim?;
-        let reached = |current: Aim| current.encoding == aim.encoding && current.layer.spatial() >= aim.layer.spatial();
-        (!self.current().is_some_and(reached)).then_some(aim.encoding)
+        let waits = match self.current() {
+            Some(current) if current.encoding == aim.encoding => {
+                let long = self.aimed_at.is_none_or(|at| now.saturating_duration_since(at) >= STEP_PATIENCE);
+                long && current.layer.spatial() != aim.layer.spatial()
+            }
+            Some(_) | None => true,
+        };
+        waits.then_some(aim.encoding)
     }
 
-    /// The encoding of which fewer spatial layers are aimed at than go out. Where these refer to nothing below them that needs a key frame,
-    /// and if its sender has ended the upper layers meanwhile, nothing goes out until it comes.
-    pub(crate) fn descends(&self) -> Option<u8> {
-        let (aim, current) = self.aim.zip(self.current())?;
-        (aim.encoding == current.encoding && aim.layer.spatial() < current.layer.spatial()).then_some(aim.encoding)
+    /// Whether the aim is not reached, for whatever reason.
+    pub(crate) fn is_on_the_way(&self) -> bool {
+        self.aim.is_some() && self.current().is_none_or(|current| Some(current) != self.aim)
     }
 
     /// Shift of the clock for the encoding that goes out, if it is this one.
@@ -239,10 +262,9 @@ impl VideoCourse {
                 return Step::Skip;
             }
             self.start_segment(now, stream, packet);
-            self.tuned = aim.layer;
-            if aim.encoding != packet.encoding {
-                self.tuned = Layer::HIGHEST; // the way there: whatever it has
-            }
+            // On the way to another encoding: whatever this one has.
+            let layer = if aim.encoding == packet.encoding { aim.layer } else { Layer::HIGHEST };
+            self.tunings.push(Tuning { from: packet.timestamp, layer });
         } else if packet.number <= self.newest[place] {
             return self.late(now, stream, packet);
         }
@@ -268,7 +290,7 @@ impl VideoCourse {
         stream.highest_out += 1;
         let out = stream.highest_out;
         let mut entry = Entry::new(packet.encoding, packet.number, self.left_out, Fate::Sent);
-        entry.marker = ends_picture(packet, self.tuned);
+        entry.marker = ends_picture(packet, self.tuned());
         self.history.push(now, out, entry);
         stream.last = Some(segment.newest(now, out, packet, self.left_out));
         Step::Send(out)
@@ -285,12 +307,39 @@ impl VideoCourse {
     }
 
     /// Finds what went out under a sequence number, for a receiver that lost it. `None` when it is unknown, never came, or was repeated
-    /// less than `gap_ms` ago.
-    pub(crate) fn lookup(&mut self, stream: &Stream, sequence: u16, at_ms: u64, gap_ms: u16) -> Option<SeqNo> {
+    /// less than `gap_ms` ago, or when another encoding has taken over since: it began with a key frame, and nobody needs what was before.
+    ///
+    /// `came` tells whether a packet is there: one for which a place was kept may have come before the picture that it is part of began
+    /// late, by its repaired first packet.
+    pub(crate) fn lookup(
+        &mut self,
+        now: Instant,
+        stream: &Stream,
+        sequence: u16,
+        (at_ms, gap_ms): (u64, u16),
+        came: impl FnOnce(u8, SeqNo) -> Option<Incoming>,
+    ) -> Option<SeqNo> {
         let behind = low16(stream.highest_out).wrapping_sub(sequence);
         let out = stream.highest_out.checked_sub(SeqNo::from(behind)).filter(|_| behind < 0x8000)?;
-        let entry = self.history.get_mut(out).filter(|entry| entry.fate == Fate::Sent)?;
-        entry.may_repeat(at_ms, gap_ms).then_some(out)
+        let current = self.segments.last()?;
+        let begun = Some(current).filter(|last| out < last.from_out).map(|last| last.began);
+        let is_over = begun.is_some();
+        if begun.is_some_and(|at| now.saturating_duration_since(at) >= SWITCHED) {
+            return None;
+        }
+        let Entry { fate, encoding, .. } = *self.history.get(out)?;
+        if fate == Fate::Reserved && !is_over {
+            let newest = self.newest[usize::from(encoding) % ENCODINGS_MAX];
+            let packet = came(encoding, self.history.get(out)?.wide(newest))?;
+            let tuned = self.tuned_at(packet.timestamp);
+            if !packet.info.present.contains(tuned) {
+                return None;
+            }
+            let entry = self.history.get_mut(out)?;
+            (entry.fate, entry.marker) = (Fate::Sent, ends_picture(&packet, tuned));
+        }
+        let entry = self.history.get_mut(out)?;
+        (entry.fate == Fate::Sent && entry.may_repeat(at_ms, gap_ms)).then_some(out)
     }
 
     /// Shift of the clock under which padding fills a place, and the marker-free number.
@@ -321,8 +370,7 @@ impl VideoCourse {
             return Step::Skip;
         }
         let Some(out) = self.history.reserved(segment.from_out, packet.number) else { return Step::Skip };
-        let decided = self.pictures.iter().rev().find(|picture| picture.timestamp == packet.timestamp);
-        let tuned = decided.map_or(self.tuned, |picture| picture.tuned);
+        let tuned = self.tuned_at(packet.timestamp);
         let wanted = packet.info.present.contains(tuned);
         let Some(entry) = self.history.get_mut(out) else { return Step::Skip };
         entry.marker = ends_picture(packet, tuned);
@@ -338,6 +386,26 @@ impl VideoCourse {
         Step::Send(out)
     }
 
+    /// The layer that goes out.
+    fn tuned(&self) -> Layer {
+        self.tunings.last().map_or(Layer::HIGHEST, |tuning| tuning.layer)
+    }
+
+    /// The layer that went out in the picture of this timestamp, whether or not anything of it has come before.
+    fn tuned_at(&self, timestamp: u32) -> Layer {
+        let is_past = |tuning: &&Tuning| timestamp.wrapping_sub(tuning.from) < 1 << 31;
+        let found = self.tunings.iter().rev().find(is_past).or(self.tunings.first());
+        found.map_or(Layer::HIGHEST, |tuning| tuning.layer)
+    }
+
+    /// Forgets what no late packet can belong to, before timestamps wrap around to it.
+    fn forget_tunings(&mut self, timestamp: u32) {
+        let is_old = |tuning: &Tuning| (TUNING_AGE_MAX..1 << 31).contains(&timestamp.wrapping_sub(tuning.from));
+        if self.tunings.get(1).is_some_and(is_old) {
+            self.tunings.remove(0);
+        }
+    }
+
     /// Tunes where the packet allows it; whether the packet is wanted.
     fn decide(&mut self, aim: Aim, packet: &Incoming) -> bool {
         let goal = match aim.encoding.cmp(&packet.encoding) {
@@ -346,20 +414,23 @@ impl VideoCourse {
             // On the way down the key frame is not waited for at full rate.
             Ordering::Less => Layer::new(Layer::HIGHEST.spatial(), 0),
         };
-        self.tuned = packet.info.towards(Some(self.tuned), goal).unwrap_or(self.tuned);
-        match self.pictures.last_mut().filter(|picture| picture.timestamp == packet.timestamp) {
-            Some(picture) => picture.tuned = self.tuned,
-            None => {
-                if self.pictures.is_full() {
-                    self.pictures.remove(0);
+        // Never within a picture: the marker that ends it may have gone out.
+        if self.picture.is_none_or(|picture| picture.timestamp != packet.timestamp) {
+            self.picture = Some(Picture { timestamp: packet.timestamp, left_out: false });
+            self.forget_tunings(packet.timestamp);
+            let before = self.tuned();
+            let layer = packet.info.towards(Some(before), goal).unwrap_or(before);
+            if layer != before {
+                if self.tunings.is_full() {
+                    self.tunings.remove(0);
                 }
-                self.pictures.push(Picture { timestamp: packet.timestamp, tuned: self.tuned, left_out: false });
+                self.tunings.push(Tuning { from: packet.timestamp, layer });
             }
         }
-        let wanted = packet.info.present.contains(self.tuned);
+        let wanted = packet.info.present.contains(self.tuned());
         if !wanted
             && packet.counts_pictures
-            && let Some(picture) = self.pictures.last_mut().filter(|picture| !picture.left_out)
+            && let Some(picture) = self.picture.as_mut().filter(|picture| !picture.left_out)
         {
             picture.left_out = true;
             self.left_out = self.left_out.wrapping_add(1);
@@ -371,6 +442,7 @@ impl VideoCourse {
     fn start_segment(&mut self, now: Instant, stream: &mut Stream, packet: &Incoming) {
         let mut segment = Segment {
             encoding: packet.encoding,
+            began: now,
             from_in: packet.number,
             from_out: stream.highest_out + 1,
             timestamp_by: 0,
@@ -399,7 +471,8 @@ impl VideoCourse {
         self.segments.push(segment);
         self.newest[usize::from(packet.encoding) % ENCODINGS_MAX] = packet.number - 1;
         self.left_out = 0;
-        self.pictures.clear();
+        self.tunings.clear();
+        self.picture = None;
         self.flowing = true;
     }
 }

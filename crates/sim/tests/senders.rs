@@ -27,9 +27,9 @@ fn camera(coding: Coding) -> Equipment {
     Equipment { coding, frames_per_second: 10, frame_lens: [150, 600, 2_400], ..Equipment::USUAL }
 }
 
-/// The height that alice was told last, and what somebody sees of her within two seconds.
+/// The height that alice was told last, and what somebody sees of her when five seconds have passed.
 fn after(sim: &mut Sim, alice: PersonId, viewer: PersonId) -> (Option<i32>, Option<u16>) {
-    sim.run_for(secs(2));
+    sim.run_for(secs(5));
     let told = sim.participant(alice).wanted_heights().get("alice-v0").copied();
     let is_seen = sim.seen_by(viewer).contains(&"alice-v0".to_owned());
     let report = sim.participant(viewer).video().find(|video| video.source.as_str() == "alice-v0");

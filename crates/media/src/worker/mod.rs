@@ -367,18 +367,22 @@ impl Worker {
 
     /// Does what it is asked.
     pub fn handle_command(&mut self, now: Instant, command: Command, flush: &mut dyn Flush) {
-        match command {
-            Command::Open { conference, events } => self.open(now, conference, events),
-            Command::Request { conference, request } => self.handle_request(now, conference, request, flush),
-            Command::Channel { conference, endpoint, sink } => self.attach(now, conference, &endpoint, sink, flush),
+        let (Command::Open { conference, .. }
+        | Command::Request { conference, .. }
+        | Command::Channel { conference, .. }
+        | Command::Message { conference, .. }) = &command;
+        self.guarded(*conference, |worker| match command {
+            Command::Open { conference, events } => worker.open(now, conference, events),
+            Command::Request { conference, request } => worker.handle_request(now, conference, request, flush),
+            Command::Channel { conference, endpoint, sink } => worker.attach(now, conference, &endpoint, sink, flush),
             Command::Message { conference, endpoint, text } => {
-                if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(now, slot, flush, |sfu, _, out| {
+                if let Some(slot) = worker.slot_of(conference, &endpoint) {
+                    worker.with_room(now, slot, flush, |sfu, _, out| {
                         sfu.handle_channel_message(now, key_of(slot), &text, out);
                     });
                 }
             }
-        }
+        });
         self.finish_turn(now, flush);
     }
 
@@ -429,6 +433,7 @@ impl Worker {
     }
 
     fn open(&mut self, now: Instant, conference: ConferenceId, events: Arc<dyn EventSink>) {
+        self.expire_conference(conference); // nobody opens one twice; if they did, its people would be nobody's
         let seed = random_u64();
         // Nine or ten digits: clients look for SSRCs by containment of text.
         let ssrc = |bits: u64| Ssrc(1_000_000_000 + u32::try_from(bits % 1_000_000_000).unwrap_or(0));
@@ -437,9 +442,7 @@ impl Worker {
         sfu.limit_last_n(now, self.reducer.last_n());
         let timer = self.timers.add(Timer::Conference(conference));
         let room = Room { sfu, feedback, endpoints: BTreeMap::new(), events, timer, touched: false };
-        if let Some(replaced) = self.rooms.insert(conference, room) {
-            self.timers.remove(replaced.timer);
-        }
+        self.rooms.insert(conference, room);
     }
 
     fn handle_request(
@@ -598,7 +601,7 @@ impl Worker {
                 let counter = match refused {
                     OpenError::Replayed => &mut self.counters.dropped_replayed,
                     OpenError::Forged => &mut self.counters.dropped_forged,
-                    OpenError::Malformed | OpenError::TooManyStreams => &mut self.counters.dropped_malformed,
+                    OpenError::Malformed => &mut self.counters.dropped_malformed,
                 };
                 *counter += 1;
                 return;
@@ -623,8 +626,8 @@ impl Worker {
         flush: &mut dyn Flush,
         run: impl FnOnce(&mut Endpoint, &mut BatchWire<'_>, &mut Vec<Event>),
     ) {
-        let mut events = std::mem::take(&mut self.events);
         let Some(endpoint) = self.slots.get_mut(slot) else { return };
+        let mut events = std::mem::take(&mut self.events);
         run(endpoint, &mut BatchWire { slot, batch: &mut self.batch, flush }, &mut events);
         for event in events.drain(..) {
             match event {
@@ -655,6 +658,9 @@ impl Worker {
         let owner = self.by_address.get(&address).and_then(|owner| self.slots.get(*owner));
         if owner.is_some_and(|owner| now.saturating_duration_since(owner.last_heard) < Duration::from_secs(8)) {
             return;
+        }
+        if !self.slots.contains(slot) {
+            return; // ended by an event before this one
         }
         if let Some(previous) = self.by_address.insert(address, slot).filter(|previous| *previous != slot)
             && let Some(previous) = self.slots.get_mut(previous)
@@ -693,7 +699,7 @@ impl Worker {
             Profile::AesCm128HmacSha1 => &mut self.counters.connected_sha1,
         };
         *counter += 1;
-        let endpoint = &mut self.slots[slot];
+        let Some(endpoint) = self.slots.get_mut(slot) else { return };
         endpoint.connected = true;
         endpoint.last_heard = now;
         let (conference, id) = (endpoint.conference, endpoint.id.clone());
@@ -727,11 +733,12 @@ impl Worker {
     fn endpoint_timeout(&mut self, now: Instant, slot: usize, flush: &mut dyn Flush) {
         let Some(endpoint) = self.slots.get(slot) else { return };
         let conference = endpoint.conference;
-        if let Some(reason) = endpoint.overdue(now) {
-            self.expire(now, slot, reason, flush);
-            return;
-        }
+        let overdue = endpoint.overdue(now);
         self.guarded(conference, |worker| {
+            if let Some(reason) = overdue {
+                worker.expire(now, slot, reason, flush);
+                return;
+            }
             worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
                 endpoint.transport.on_timeout(now, wire, events);
             });

@@ -119,7 +119,8 @@ impl Conference {
                             let path = &mut endpoint.path;
                             if path.queue.is_empty() && path.pacer.may_send(now, Turn::Video, bytes) {
                                 counters.forwarded += 1;
-                                let sent = Sent { stream_ssrc: stream.ssrc, at, repeat: None };
+                                let source = super::place_of(index);
+                                let sent = Sent { source, stream_ssrc: stream.ssrc, at, repeat: None };
                                 send_video(now, since, course, encodings, endpoint, sent, egress);
                                 continue;
                             }
@@ -220,14 +221,18 @@ impl Conference {
         let since = self.since_start(now);
         let Self { sources, endpoints, counters, .. } = self;
         let Some(source) = sources.get_mut(route.source) else { return };
+        if !is_loud && source.is_unheard {
+            return; // most packets of a large conference in which everybody's microphone is on
+        }
+        source.is_unheard = !is_loud;
         for Subscription { receiver, stream, course } in &mut source.subscriptions {
-            let (Some(endpoint), Course::Audio(course)) = (endpoints.get_mut(index_of(*receiver)), course) else {
-                continue;
-            };
+            let Course::Audio(course) = course else { continue };
             if !is_loud && !course.always {
                 course.pause();
                 continue;
             }
+            source.is_unheard = false;
+            let Some(endpoint) = endpoints.get_mut(index_of(*receiver)) else { continue };
             let clock_rate = media.row.clock_rate;
             let Some((sequence, timestamp_by)) = course.follow(now, stream, media.number, media.timestamp, clock_rate)
             else {
@@ -299,7 +304,7 @@ fn without_redundancy<'a>(media: &Media<'a>) -> Option<(u8, &'a [u8])> {
 }
 
 /// A cached packet as a subscription sees it.
-fn incoming(encoding: u8, packet: &Cached) -> Incoming {
+pub(super) fn incoming(encoding: u8, packet: &Cached) -> Incoming {
     Incoming {
         encoding,
         number: packet.number,
@@ -312,13 +317,15 @@ fn incoming(encoding: u8, packet: &Cached) -> Incoming {
 
 /// One sending of a packet.
 pub(super) struct Sent {
+    pub(super) source: u32,
     pub(super) stream_ssrc: u32,
     pub(super) at: SeqNo,
     /// SSRC and number of a retransmission, and the probe it is part of.
     pub(super) repeat: Option<(u32, u16, Option<ProbeId>)>,
 }
 
-/// Sends what stands under an outgoing number, for the first time or again. `false` when the cache has forgotten it.
+/// Sends what stands under an outgoing number, for the first time or again; returns its bytes on the wire. `None` when the cache has
+/// forgotten it.
 pub(super) fn send_video(
     now: Instant,
     since: Duration,
@@ -327,16 +334,14 @@ pub(super) fn send_video(
     endpoint: &mut Endpoint,
     sent: Sent,
     egress: &mut impl Egress,
-) -> bool {
-    let Some((shape, encoding, number)) = course.shape(sent.at) else { return false };
-    let Some(packet) = encodings.get(usize::from(encoding)).and_then(|encoding| encoding.cache.get(number)) else {
-        return false;
-    };
+) -> Option<usize> {
+    let (shape, encoding, number) = course.shape(sent.at)?;
+    let packet = encodings.get(usize::from(encoding))?.cache.get(number)?;
     let original = shape.sequence.to_be_bytes();
     let (ssrc, sequence, payload_type, prefix, probe) = match sent.repeat {
         None => (sent.stream_ssrc, shape.sequence, packet.payload_type, &[][..], None),
         Some((ssrc, sequence, probe)) => {
-            let Some(rtx) = profile::payload_type(packet.payload_type).and_then(|row| row.rtx) else { return false };
+            let rtx = profile::payload_type(packet.payload_type)?.rtx?;
             (ssrc, sequence, rtx, &original[..], probe)
         }
     };
@@ -345,6 +350,9 @@ pub(super) fn send_video(
     let bytes = packet.payload.len() + prefix.len() + OVERHEAD;
     endpoint.path.pacer.spent(now, bytes);
     let stamps = Stamps::of(now, endpoint, MediaKind::Video, None, &packet.descriptor, since, bytes, probe);
+    if let Some(number) = stamps.transport_cc {
+        endpoint.path.log_picture(u16::from_be_bytes(number), sent.source, sent.at);
+    }
     egress.rtp(endpoint.key, |buffer| {
         let start = write_header(buffer, header, &stamps.list());
         stamps.shift_descriptor(&mut buffer[..start], &shape.shifts);
@@ -355,7 +363,7 @@ pub(super) fn send_video(
         }
         end
     });
-    true
+    Some(bytes)
 }
 
 /// Padding in the place of a packet that is not wanted, so that its number is not missed.

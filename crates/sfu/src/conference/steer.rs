@@ -38,10 +38,10 @@ impl Conference {
 
     /// Decides anew for one receiver.
     pub(super) fn allocate_for(&mut self, now: Instant, place: u32, out: &mut Vec<Output>) {
-        let mut allocation = std::mem::take(&mut self.allocation);
         let limits = [self.policy.last_n, self.policy.last_n_of(self.endpoints.len()), self.last_n_under_load];
         let Self { sources, endpoints, speakers, .. } = self;
         let Some(endpoint) = endpoints.get_mut(index_of(place)).filter(|endpoint| endpoint.connected) else { return };
+        let mut allocation = std::mem::take(&mut self.allocation);
         let mut history = std::mem::take(&mut endpoint.history);
         let endpoint = &*endpoint;
         let shown = |kind, owner| kind == MediaKind::Video && owner != place && endpoint.capabilities.video;
@@ -70,6 +70,20 @@ impl Conference {
         (endpoint.ideal_bps, endpoint.allocated_bps) = (allocation.ideal_bps, allocation.allocated_bps);
         endpoint.path.allocated(now);
         endpoint.needs_allocation = false;
+        if std::env::var_os("DBG").is_some() {
+            eprintln!(
+                "alloc {:?} place {place}: {:?} ideal {} alloc {} avail {:?} est {:?}",
+                self.since_start(now),
+                allocation.decisions,
+                allocation.ideal_bps,
+                allocation.allocated_bps,
+                self.endpoints[index_of(place)].path.available_bps(),
+                self.endpoints[index_of(place)].path.estimate_bps()
+            );
+            for (i, s) in self.sources.iter().filter(|(_, s)| s.kind == MediaKind::Video) {
+                eprintln!("   source {i} of {} {:?}", s.owner, s.layers);
+            }
+        }
         self.follow(now, place, &allocation, out);
         self.allocation = allocation;
     }
@@ -100,8 +114,8 @@ impl Conference {
             let source = &mut self.sources[decision.source];
             let Some(subscription) = source.subscription(place) else { continue };
             if let Some((course, _)) = subscription.video() {
-                course.aim(Some(aim));
-                source.is_awaited |= course.awaits_keyframe().or(course.descends()).is_some();
+                course.aim(now, Some(aim));
+                source.is_awaited |= course.is_on_the_way();
             }
             if let Some(owner) = self.endpoints.get(index_of(source.owner)) {
                 forwarded.push((source.name.clone(), owner.id.clone()));
@@ -135,6 +149,7 @@ impl Conference {
     pub(super) fn subscribe_audio(&mut self, now: Instant, index: usize, place: u32) {
         let Self { sources, endpoints, random, .. } = self;
         let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get_mut(index_of(place))) else { return };
+        source.is_unheard = false;
         let Some(always) = wants_sound(source, endpoint, place) else {
             if let Some(ended) = source.unsubscribe(place) {
                 endpoint.streams.park(now, ended.stream);

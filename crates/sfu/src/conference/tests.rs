@@ -6,7 +6,7 @@ use tertulia_model::{GroupSemantics, Source as Signalled, SourceGroup, Ssrc};
 use tertulia_rtp::Packet;
 use tertulia_rtp::codec::{Inspector, vp8};
 use tertulia_rtp::packet::{Header, write_header};
-use tertulia_rtp::rtcp::{Compound, Rtcp};
+use tertulia_rtp::rtcp::{Compound, Rtcp, SenderInfo};
 
 const FULL: Capabilities = Capabilities::USUAL;
 
@@ -409,4 +409,91 @@ fn load_and_size_limit_how_many_pictures_anybody_gets() {
     room.conference.policy.last_n_by_size = [(5, 1), (3, 2), (2, 0)].into();
     room.conference.needs_allocation(room.now);
     assert_eq!(forwarded(&mut room), 2, "of the sizes that are reached the largest counts");
+}
+
+#[test]
+fn feedback_asks_nobody_for_anything_and_a_complaint_asks_its_sender_at_once() {
+    let mut room = Room::of(3);
+    room.video(0, 1, 1, Some(180));
+    room.video(0, 1, 3, None);
+    room.wait(30);
+    room.sink.rtcp.clear();
+    room.video(0, 1, 5, None);
+    let mut report = Writer::default();
+    report.receiver_report(9, &[]);
+    room.conference.handle_rtcp(room.now, EndpointKey(2), report.bytes(), &mut room.sink);
+    let asked = |room: &Room| {
+        let count = |wanted: fn(&Rtcp<'_>) -> bool| room.rtcp_to(0).iter().filter(|part| wanted(part)).count();
+        (
+            count(|part| matches!(part, Rtcp::Nack { .. })),
+            count(|part| matches!(part, Rtcp::PictureLossIndication { .. })),
+        )
+    };
+    assert_eq!(asked(&room), (0, 0), "the tick looks for losses, not every datagram of a thousand receivers");
+    room.now += Duration::from_secs(3);
+    room.video(0, 1, 6, None);
+    room.sink.rtcp.clear();
+    let mut complaint = Writer::default();
+    complaint.picture_loss(9, 101);
+    room.conference.handle_rtcp(room.now, EndpointKey(2), complaint.bytes(), &mut room.sink);
+    assert_eq!(asked(&room), (0, 1));
+    room.wait(30);
+    assert_eq!(asked(&room).0, 1);
+}
+
+fn sender_report(room: &mut Room, from: u32) {
+    let mut writer = Writer::default();
+    let (ssrc, packets, octets) = (100 * (from + 1) + 50, 1, 1);
+    writer.sender_report(SenderInfo { ssrc, ntp: 1 << 40, rtp_timestamp: 0, packets, octets });
+    room.conference.handle_rtcp(room.now, EndpointKey(from), writer.bytes(), &mut room.sink);
+}
+
+fn reports_to(room: &Room, key: u32) -> usize {
+    room.rtcp_to(key).iter().filter(|part| matches!(part, Rtcp::SenderReport { .. })).count()
+}
+
+#[test]
+fn a_conference_in_which_nobody_sends_sends_nothing() {
+    let mut room = Room::of(3);
+    room.audio(0, 1, 30);
+    sender_report(&mut room, 0);
+    assert_eq!(reports_to(&room, 1), 1);
+    room.wait(12_000);
+    room.sink.rtcp.clear();
+    sender_report(&mut room, 0);
+    room.wait(5_000);
+    assert_eq!(room.sink.rtcp, [], "reports on what nobody sends");
+    room.audio(0, 2, 30);
+    sender_report(&mut room, 0);
+    assert_eq!(reports_to(&room, 1), 1);
+}
+
+#[test]
+fn who_is_not_among_the_loudest_costs_receivers_nothing_and_is_heard_again_without_a_gap() {
+    let mut room = Room::of(3);
+    room.conference.loudest.set_places(Some(1));
+    let mut sequence = 0;
+    let mut talk = |room: &mut Room, levels: [u8; 2]| {
+        for _ in 0..100 {
+            sequence += 1;
+            room.audio(0, sequence, levels[0]);
+            room.audio(1, sequence, levels[1]);
+            room.wait(20);
+        }
+    };
+    talk(&mut room, [20, 100]);
+    room.sink.rtp.clear();
+    talk(&mut room, [20, 100]);
+    assert!(room.rtp_to(2).iter().all(|packet| packet.header.ssrc == 150));
+    sender_report(&mut room, 0);
+    sender_report(&mut room, 1);
+    assert_eq!(reports_to(&room, 2), 1, "nor are there reports on it");
+    let all = r#"{"colibriClass":"ReceiverAudioSubscription","mode":"Include","list":["p1-a0"]}"#;
+    room.say(2, all);
+    room.sink.rtp.clear();
+    talk(&mut room, [20, 100]);
+    let numbers: Vec<u16> =
+        room.rtp_to(2).iter().filter(|p| p.header.ssrc == 250).map(|packet| packet.header.sequence).collect();
+    assert_eq!(numbers.len(), 100, "asked for by name");
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{numbers:?}");
 }

@@ -4,7 +4,6 @@ use super::*;
 use crate::stream::Stream;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tertulia_rtp::codec::{Layer, LayerMask};
 
 /// One packet of a VP8 stream with three temporal layers (0 2 1 2), as it comes in.
@@ -89,7 +88,7 @@ fn run(packets: &[Sent], aims: &[(usize, Aim)]) -> (Got, Stream, VideoCourse) {
     let (mut stream, mut course, mut got) = (Stream::new(7, Some(8), 100), VideoCourse::default(), Got::default());
     for (index, packet) in packets.iter().enumerate() {
         if let Some((_, aim)) = aims.iter().find(|(at, _)| *at == index) {
-            course.aim(Some(*aim));
+            course.aim(start, Some(*aim));
         }
         let now = start + Duration::from_millis(u64::from(packet.frame) * 33);
         match course.project(now, &mut stream, &packet.incoming()) {
@@ -152,12 +151,60 @@ fn a_late_packet_of_a_layer_that_is_left_out_becomes_padding() {
     assert_eq!(frames, [0, 4]);
     let first = got.sent.keys().next().copied().unwrap();
     assert_eq!(got.filled, [first + 1]);
+    let never = |_, _| None;
     let (first, stranger) = (low16(first), low16(first).wrapping_sub(50));
-    assert!(course.lookup(&stream, first, 1_000, 30).is_some());
-    assert!(course.lookup(&stream, first, 1_010, 30).is_none(), "repeated a moment ago");
-    assert!(course.lookup(&stream, first, 1_030, 30).is_some());
-    assert!(course.lookup(&stream, stranger, 2_000, 30).is_none(), "never sent");
-    assert!(course.lookup(&stream, first.wrapping_add(1), 2_000, 30).is_none(), "padding is not repeated");
+    assert!(course.lookup(Instant::now(), &stream, first, (1_000, 30), never).is_some());
+    assert!(course.lookup(Instant::now(), &stream, first, (1_010, 30), never).is_none(), "repeated a moment ago");
+    assert!(course.lookup(Instant::now(), &stream, first, (1_030, 30), never).is_some());
+    assert!(course.lookup(Instant::now(), &stream, stranger, (2_000, 30), never).is_none(), "never sent");
+    assert!(
+        course.lookup(Instant::now(), &stream, first.wrapping_add(1), (2_000, 30), never).is_none(),
+        "padding is not repeated"
+    );
+}
+
+/// A picture of two spatial layers that stand alone, each in one packet; the first is a key picture.
+fn spatial_pair(picture: u32) -> [Incoming; 2] {
+    [0, 1].map(|spatial| {
+        let present =
+            if picture == 0 && spatial == 0 { LayerMask::ALL } else { LayerMask::product(1 << spatial, 0xff) };
+        let info = FrameInfo {
+            starts_frame: true,
+            ends_frame: true,
+            starts_keyframe: picture == 0 && spatial == 0,
+            layer: Layer::new(spatial, 0),
+            present,
+            decodable: LayerMask::ALL,
+            // The third picture lets receivers cross from one layer to the other.
+            crossing: if picture == 2 { LayerMask::ALL } else { LayerMask::EMPTY },
+            ..FrameInfo::default()
+        };
+        Incoming {
+            encoding: 0,
+            number: 70_000 + u64::from(picture * 2) + u64::from(spatial),
+            timestamp: picture * 3_000,
+            marker: spatial == 1,
+            counts_pictures: false,
+            info,
+        }
+    })
+}
+
+#[test]
+fn a_picture_that_comes_late_as_a_whole_is_held_against_the_layer_of_its_time() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = |spatial| Some(Aim { encoding: 0, layer: Layer::new(spatial, 0) });
+    course.aim(now, aim(1));
+    for packet in spatial_pair(0) {
+        assert!(matches!(course.project(now, &mut stream, &packet), Step::Send(_)));
+    }
+    course.aim(now, aim(0));
+    // Nothing of picture 1 comes; picture 2 lowers the layer.
+    let lower = spatial_pair(2).map(|packet| course.project(now, &mut stream, &packet));
+    assert!(matches!(lower, [Step::Send(_), Step::Skip]), "{lower:?}");
+    let late = spatial_pair(1).map(|packet| course.project(now, &mut stream, &packet));
+    let [Step::Fill(_), Step::Send(upper)] = late else { panic!("{late:?}") };
+    assert!(course.shape(upper).is_some_and(|(shape, ..)| shape.marker));
 }
 
 #[test]
@@ -166,12 +213,12 @@ fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
     let mut feed =
         |course: &mut VideoCourse, index: usize| course.project(now, &mut stream, &packets[index].incoming());
-    course.aim(Some(aim(0, 7)));
+    course.aim(now, Some(aim(0, 7)));
     assert!(matches!(feed(&mut course, 0), Step::Send(_)) && matches!(feed(&mut course, 10), Step::Send(_)));
-    course.aim(None);
+    course.aim(now, None);
     assert_eq!(feed(&mut course, 11), Step::Skip);
-    course.aim(Some(aim(0, 7)));
-    assert_eq!(course.awaits_keyframe(), Some(0));
+    course.aim(now, Some(aim(0, 7)));
+    assert_eq!(course.awaits_keyframe(now), Some(0));
     assert_eq!(feed(&mut course, 12), Step::Skip);
     assert_eq!(feed(&mut course, 10), Step::Skip, "a key frame from before the pause, repaired late");
     assert!(matches!(feed(&mut course, 20), Step::Send(_)));
@@ -181,7 +228,7 @@ fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
 fn a_gap_too_large_to_repair_stops_the_picture_until_a_key_frame() {
     let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
-    course.aim(Some(aim(0, 7)));
+    course.aim(now, Some(aim(0, 7)));
     let mut feed = |index: usize| course.project(now, &mut stream, &packets[index].incoming());
     assert!(matches!(feed(0), Step::Send(_)));
     assert_eq!((feed(150), feed(151)), (Step::Skip, Step::Skip));
@@ -245,11 +292,19 @@ proptest! {
         }
         let mut aims = vec![(0, aim(0, 7))];
         aims.extend(switches.into_iter().filter(|(at, ..)| *at > 0).map(|(at, encoding, t)| (at, aim(encoding, t))));
-        let (got, stream, course) = run(&packets, &aims);
+        let (got, stream, mut course) = run(&packets, &aims);
         let Some(first) = got.sent.keys().next().copied() else { return Ok(()) };
-        let holes = (first..=stream.highest_out)
-            .filter(|out| !got.sent.contains_key(out) && !got.filled.contains(out));
+        let holes: Vec<SeqNo> = (first..=stream.highest_out)
+            .filter(|out| !got.sent.contains_key(out) && !got.filled.contains(out))
+            .collect();
         for hole in holes {
+            // What came before its picture could begin is given to who asks for it.
+            let came = |encoding, number| {
+                packets.iter().find(|p| (p.encoding, p.number) == (encoding, number)).map(Sent::incoming)
+            };
+            if course.lookup(Instant::now(), &stream, low16(hole), (1_000, 30), came).is_some() {
+                continue;
+            }
             // Nothing but a place that is kept for a packet that never came, or came after its encoding was left.
             let before = got.sent.range(..hole).next_back().map(|(_, sent)| *sent).expect("the first is sent");
             let known = missing.iter().any(|(encoding, _)| *encoding == before.encoding);
