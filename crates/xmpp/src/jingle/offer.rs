@@ -375,7 +375,7 @@ mod tests {
             let content = jingle.child("content", ns::JINGLE).unwrap();
             let description = content.child("description", ns::JINGLE_RTP).unwrap();
             let rows = description.children().filter(|child| child.is("payload-type", ns::JINGLE_RTP));
-            rows.map(|row| row.to_string()).collect::<Vec<_>>()
+            rows.map(ToString::to_string).collect::<Vec<_>>()
         };
         let (with, without) = (audio(Capabilities { opus_red: true, ..FULL }), audio(FULL));
         let red = "<payload-type xmlns='urn:xmpp:jingle:apps:rtp:1' id='112' name='red' clockrate='48000' channels='2'>\
