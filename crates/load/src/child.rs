@@ -52,6 +52,7 @@ pub(crate) fn run(how: How) -> std::io::Result<()> {
         advertised: Vec::new(),
         endpoints_per_worker: 1 << 20,
         policy: Policy::default(),
+        overload: None,
         channels: ChannelKinds::WebSocket,
         tcp_port: None,
     };

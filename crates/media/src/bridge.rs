@@ -36,6 +36,8 @@ pub struct Settings {
     pub advertised: Vec<(IpAddr, Option<IpAddr>)>,
     /// How conferences forward.
     pub policy: Policy,
+    /// Busy share of a worker's thread, 0 to 1, above which its receivers get fewer pictures; `None` is never.
+    pub overload: Option<f32>,
     /// Most endpoints on one worker.
     pub endpoints_per_worker: usize,
     /// Which bridge channels are offered.
@@ -180,7 +182,8 @@ impl MediaBridge {
                     bridge: name.clone(),
                     endpoints_max: settings.endpoints_per_worker,
                     channels: settings.channels,
-                    policy: settings.policy,
+                    policy: settings.policy.clone(),
+                    overload: settings.overload,
                 },
                 identity.clone(),
                 Arc::clone(&registry),
@@ -423,6 +426,7 @@ mod tests {
             workers: 1,
             advertised: Vec::new(),
             policy: Policy::default(),
+            overload: None,
             endpoints_per_worker: 10,
             channels: ChannelKinds::WebSocket,
             tcp_port: None,

@@ -6,6 +6,7 @@ mod bridge;
 mod epoll;
 pub mod identity;
 mod interfaces;
+mod load;
 pub mod registry;
 mod socket;
 pub mod srtp;

@@ -189,7 +189,7 @@ pub(crate) fn write_head(
         Codec::Vp9 => vp9::write(frame, ids, part, coding == Coding::Vp9L3T3, layers, out),
         Codec::Av1 => av1::write_payload(frame, part, out),
         Codec::H264 => h264::write(frame, part, size, out),
-        Codec::Opus | Codec::TelephoneEvent => {}
+        Codec::Opus | Codec::Red | Codec::TelephoneEvent => {}
     }
 }
 
@@ -240,7 +240,7 @@ pub(crate) fn read(codec: Codec, payload: &[u8], descriptor: Option<&[u8]>) -> O
         Codec::Vp9 => vp9::read(payload),
         Codec::Av1 => av1::read(payload, descriptor?),
         Codec::H264 => h264::read(payload),
-        Codec::Opus | Codec::TelephoneEvent => None,
+        Codec::Opus | Codec::Red | Codec::TelephoneEvent => None,
     }
 }
 

@@ -562,6 +562,6 @@ fn str0m_codec(codec: Codec) -> Option<StrCodec> {
         Codec::Vp9 => Some(StrCodec::Vp9),
         Codec::H264 => Some(StrCodec::H264),
         Codec::Av1 => Some(StrCodec::Av1),
-        Codec::TelephoneEvent => None,
+        Codec::Red | Codec::TelephoneEvent => None,
     }
 }

@@ -161,6 +161,9 @@ pub struct Participant {
     /// Source by SSRC, as the bridge said on the present channel.
     carried: BTreeMap<u32, String>,
     estimate_bps: Option<u64>,
+    estimates_told: u32,
+    /// What the bridge said last that it wants of our sources: lines, −1 for all.
+    wanted_heights: BTreeMap<String, i32>,
     random: ChaCha8Rng,
     next_camera: u8,
     datagrams: Vec<Datagram>,
@@ -190,6 +193,8 @@ impl Participant {
             forwarded: Vec::new(),
             carried: BTreeMap::new(),
             estimate_bps: None,
+            estimates_told: 0,
+            wanted_heights: BTreeMap::new(),
             random: ChaCha8Rng::seed_from_u64(settings.seed),
             next_camera: 0,
             datagrams: Vec::new(),
@@ -349,6 +354,16 @@ impl Participant {
         self.estimate_bps
     }
 
+    /// How often it said so.
+    pub fn estimates_told(&self) -> u32 {
+        self.estimates_told
+    }
+
+    /// The lines that the bridge wants of our sources at most, by name, as it said last; −1 is no limit, 0 nothing.
+    pub fn wanted_heights(&self) -> &BTreeMap<String, i32> {
+        &self.wanted_heights
+    }
+
     /// What each of our cameras sent, since it was plugged in.
     pub fn sent(&self) -> impl Iterator<Item = &SentReport> {
         self.devices.cameras.iter().map(|camera| &camera.report)
@@ -458,6 +473,7 @@ impl Participant {
             Some("SenderSourceConstraints") => {
                 let (name, height) = (message["sourceName"].as_str(), message["maxHeight"].as_i64());
                 let height = height.and_then(|height| i32::try_from(height).ok()).unwrap_or(-1);
+                self.wanted_heights.extend(name.map(|name| (name.to_owned(), height)));
                 let camera = self.devices.cameras.iter_mut().find(|camera| Some(camera.name.as_str()) == name);
                 if let Some(camera) = camera {
                     camera.set_max_height(height);
@@ -470,7 +486,10 @@ impl Participant {
             }
             Some("VideoSourcesMap") => self.handle_map(now, MediaKind::Video, &message),
             Some("AudioSourcesMap") => self.handle_map(now, MediaKind::Audio, &message),
-            Some("ConnectionStats") => self.estimate_bps = message["estimatedDownlinkBandwidth"].as_u64(),
+            Some("ConnectionStats") => {
+                self.estimate_bps = message["estimatedDownlinkBandwidth"].as_u64();
+                self.estimates_told += 1;
+            }
             Some("ForwardedSources") => {
                 let names = message["forwardedSources"].as_array().into_iter().flatten();
                 self.forwarded = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();

@@ -34,12 +34,21 @@ const IDLE_TICK: Duration = Duration::from_millis(500);
 const FLOWING_FOR: Duration = Duration::from_secs(2);
 
 /// How a conference forwards, beside what its endpoints ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     /// Only so many of the loudest are heard; `None` is everybody.
     pub loudest: Option<usize>,
     /// No receiver gets more video sources than this; `None` is no limit.
     pub last_n: Option<u32>,
+    /// The same by size: (endpoints, limit), of which the one for the largest number that is reached counts.
+    pub last_n_by_size: Arc<[(usize, u32)]>,
+}
+
+impl Policy {
+    fn last_n_of(&self, endpoints: usize) -> Option<u32> {
+        let reached = self.last_n_by_size.iter().filter(|(size, _)| endpoints >= *size);
+        reached.max_by_key(|(size, _)| *size).map(|(_, last_n)| *last_n)
+    }
 }
 
 /// What happened to packets, since the conference began.
@@ -83,6 +92,8 @@ pub struct Conference {
     id: ConferenceId,
     feedback: FeedbackSsrcs,
     policy: Policy,
+    /// No receiver gets more video sources than this for the moment.
+    last_n_under_load: Option<u32>,
     random: SplitMix,
     start: Option<Instant>,
     endpoints: Slab<Endpoint>,
@@ -115,6 +126,7 @@ impl Conference {
             id,
             feedback,
             policy,
+            last_n_under_load: None,
             random: SplitMix(seed),
             start: None,
             endpoints: Slab::new(),
@@ -200,6 +212,20 @@ impl Conference {
             self.endpoints[index_of(place)].constraints.set_initial_last_n(last_n);
             self.allocate_for(now, place, out);
         }
+    }
+
+    /// Limits the number of video sources of every receiver, beside its wishes and the policy; `None` ends that.
+    pub fn limit_last_n(&mut self, now: Instant, last_n: Option<u32>) {
+        if self.last_n_under_load != last_n {
+            self.last_n_under_load = last_n;
+            self.needs_allocation(now);
+        }
+    }
+
+    /// How many video sources the receiver gets that gets the most, as it was told.
+    pub fn most_forwarded(&self) -> usize {
+        let forwarded = self.endpoints.iter().filter_map(|(_, endpoint)| endpoint.forwarded.as_ref());
+        forwarded.map(Vec::len).max().unwrap_or(0)
     }
 
     /// Drops the endpoint's media, by kind.

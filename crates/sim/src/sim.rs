@@ -150,8 +150,12 @@ impl Sim {
         };
         let identity = Identity::generate().expect("the system has random numbers");
         let registry = Arc::new(Registry::default());
-        let settings =
-            Settings { domains: Domains::of(DOMAIN), occupants_max: 500, version: env!("CARGO_PKG_VERSION").into() };
+        let settings = Settings {
+            domains: Domains::of(DOMAIN),
+            occupants_max: 500,
+            opus_red: false,
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
         let now = Instant::now();
         Self {
             now,

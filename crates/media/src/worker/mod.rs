@@ -19,9 +19,10 @@ use tertulia_model::{
     EndpointId, EventSink, ExpireReason, FeedbackSsrcs, IceCredentials, LocalTransport, Refusal, RemoteTransport, Ssrc,
 };
 use tertulia_sfu::{Conference, Egress, EndpointKey, Output, Policy};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::identity::{Identity, ice_credentials_of, random_u64, secret};
+use crate::load::Reducer;
 use crate::registry::Registry;
 use crate::srtp::{OpenError, Profile};
 use crate::transport::{End, Event, OFFERED_SETUP, Role, Transport, Wire, username_of};
@@ -47,6 +48,8 @@ pub struct Settings {
     pub channels: ChannelKinds,
     /// How conferences forward.
     pub policy: Policy,
+    /// Busy share of the thread, 0 to 1, above which receivers get fewer pictures; `None` is never.
+    pub overload: Option<f32>,
     /// Most endpoints at once.
     pub endpoints_max: usize,
 }
@@ -209,6 +212,7 @@ pub struct Worker {
     /// Conferences that something happened to since the last turn ended.
     touched: Vec<ConferenceId>,
     counters: Counters,
+    reducer: Reducer,
     events: Vec<Event>,
     outputs: Vec<Output>,
 }
@@ -217,6 +221,7 @@ impl Worker {
     /// An empty worker.
     pub fn new(settings: Settings, identity: Identity, registry: Arc<Registry>) -> Self {
         Self {
+            reducer: Reducer::new(settings.overload),
             settings,
             identity,
             registry,
@@ -367,7 +372,7 @@ impl Worker {
         | Command::Channel { conference, .. }
         | Command::Message { conference, .. }) = &command;
         self.guarded(*conference, |worker| match command {
-            Command::Open { conference, events } => worker.open(conference, events),
+            Command::Open { conference, events } => worker.open(now, conference, events),
             Command::Request { conference, request } => worker.handle_request(now, conference, request, flush),
             Command::Channel { conference, endpoint, sink } => worker.attach(now, conference, &endpoint, sink, flush),
             Command::Message { conference, endpoint, text } => {
@@ -394,6 +399,26 @@ impl Worker {
         self.finish_turn(now, flush);
     }
 
+    /// The thread worked for this share of the last second, 0 to 1.
+    pub(crate) fn handle_load(&mut self, now: Instant, share: f32, flush: &mut dyn Flush) {
+        let rooms = &self.rooms;
+        let most = || rooms.values().map(|room| room.sfu.most_forwarded()).max().unwrap_or(0);
+        if !self.reducer.measured(now, share, || u32::try_from(most()).unwrap_or(u32::MAX)) {
+            return;
+        }
+        let last_n = self.reducer.last_n();
+        match last_n {
+            Some(last_n) => warn!(share, last_n, "a media worker is or was overloaded: pictures are limited"),
+            None => info!(share, "a media worker has recovered: pictures are not limited any more"),
+        }
+        let all: Vec<ConferenceId> = self.rooms.keys().copied().collect();
+        for id in all {
+            self.guarded(id, |worker| {
+                worker.with_conference(now, id, flush, |sfu, _, _| sfu.limit_last_n(now, last_n));
+            });
+        }
+    }
+
     /// The end of a turn for a conference that it touched. Its deadline is looked up here, once, and not for each packet.
     fn finish_room(&mut self, now: Instant, conference: ConferenceId, flush: &mut dyn Flush) {
         self.with_conference(now, conference, flush, |sfu, egress, out| {
@@ -407,13 +432,14 @@ impl Worker {
         self.timers.schedule(room.timer, room.sfu.next_timeout());
     }
 
-    fn open(&mut self, conference: ConferenceId, events: Arc<dyn EventSink>) {
+    fn open(&mut self, now: Instant, conference: ConferenceId, events: Arc<dyn EventSink>) {
         self.expire_conference(conference); // nobody opens one twice; if they did, its people would be nobody's
         let seed = random_u64();
         // Nine or ten digits: clients look for SSRCs by containment of text.
         let ssrc = |bits: u64| Ssrc(1_000_000_000 + u32::try_from(bits % 1_000_000_000).unwrap_or(0));
         let feedback = FeedbackSsrcs { audio: ssrc(seed), video: ssrc(seed.rotate_left(32) ^ 1) };
-        let sfu = Conference::new(conference, feedback, self.settings.policy, seed);
+        let mut sfu = Conference::new(conference, feedback, self.settings.policy.clone(), seed);
+        sfu.limit_last_n(now, self.reducer.last_n());
         let timer = self.timers.add(Timer::Conference(conference));
         let room = Room { sfu, feedback, endpoints: BTreeMap::new(), events, timer, touched: false };
         self.rooms.insert(conference, room);

@@ -236,10 +236,13 @@ fn one_source_goes_on_where_another_stops() {
     }
 }
 
+/// What is done to the packets of the second source.
+type Flaw = fn(&mut Vec<VideoPacket>);
+
 #[test]
 fn every_flaw_of_a_change_is_noticed() {
     let now = Instant::now();
-    let flaws: [(&str, Coding, fn(&mut Vec<VideoPacket>)); 4] = [
+    let flaws: [(&str, Coding, Flaw); 4] = [
         ("picture ids start anew", Coding::Vp8, |_| ()),
         ("it begins with no key frame", Coding::H264, |packets| {
             let key = packets.iter().position(|packet| packet.marker).unwrap() + 1;
@@ -247,7 +250,7 @@ fn every_flaw_of_a_change_is_noticed() {
             packets.iter_mut().for_each(|packet| packet.sequence -= key as u64);
         }),
         ("time runs backwards", Coding::H264, |packets| {
-            packets.iter_mut().for_each(|packet| packet.timestamp -= 27_000)
+            packets.iter_mut().for_each(|packet| packet.timestamp -= 27_000);
         }),
         ("numbers are used twice", Coding::H264, |packets| packets.iter_mut().for_each(|packet| packet.sequence -= 1)),
     ];

@@ -40,7 +40,7 @@ impl Inspector {
             Codec::Vp9 => self.scalability.inspect(payload, marker, &mut self.seen),
             Codec::Av1 => av1::inspect(payload, marker),
             Codec::H264 => self.units.inspect(payload, marker, &mut self.seen),
-            Codec::Opus | Codec::TelephoneEvent => FrameInfo::unknown(marker),
+            Codec::Opus | Codec::Red | Codec::TelephoneEvent => FrameInfo::unknown(marker),
         };
         if info.starts_keyframe && info.height.is_some() {
             self.height = info.height;

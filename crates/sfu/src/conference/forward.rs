@@ -12,7 +12,7 @@ use tertulia_rtp::codec::{Shifts, dependency};
 use tertulia_rtp::extension::{AudioLevel, abs_send_time, parse_transport_cc};
 use tertulia_rtp::packet::{FIXED_HEADER_LEN, Header, write_header};
 use tertulia_rtp::sequence::SeqNo;
-use tertulia_rtp::{Packet, rtx};
+use tertulia_rtp::{Packet, red, rtx};
 
 use super::{Conference, Route, index_of};
 use crate::cache::{self, Cached};
@@ -197,6 +197,11 @@ impl Conference {
     /// Audio: level, lasting silence, the loudest, everybody.
     fn hear(&mut self, now: Instant, route: Route, media: Media<'_>, egress: &mut impl Egress, out: &mut Vec<Output>) {
         let source = &mut self.sources[route.source];
+        let redundant = (media.row.number, media.payload);
+        let Some(plain) = without_redundancy(&media) else {
+            source.encodings[route.encoding].omit(media.number);
+            return;
+        };
         let mut is_loud = true;
         if let Some((level, endpoint)) = media.level.zip(self.endpoints.get(index_of(source.owner))) {
             let above = self.speakers.level(now, endpoint.key, &endpoint.id, AudioLevel::SILENCE - level.level);
@@ -233,23 +238,24 @@ impl Conference {
             else {
                 continue;
             };
-            stream.count(media.payload.len());
+            let (payload_type, payload) = if endpoint.capabilities.opus_red { redundant } else { plain };
+            stream.count(payload.len());
             counters.forwarded += 1;
             let header = Header {
                 marker: media.marker,
-                payload_type: media.row.number,
+                payload_type,
                 sequence,
                 timestamp: media.timestamp.wrapping_add(timestamp_by),
                 ssrc: stream.ssrc,
             };
-            let bytes = media.payload.len() + OVERHEAD;
+            let bytes = payload.len() + OVERHEAD;
             let stamps = Stamps::of(now, endpoint, MediaKind::Audio, media.level, &[], since, bytes, None);
             debug_assert!(endpoint.path.pacer.may_send(now, Turn::Audio, bytes), "sound never waits");
             endpoint.path.spend_aside(bytes);
             endpoint.path.pacer.spent(now, bytes);
             egress.rtp(endpoint.key, |buffer| {
                 let start = write_header(buffer, header, &stamps.list());
-                write_payload(buffer, start, &[], media.payload)
+                write_payload(buffer, start, &[], payload)
             });
         }
     }
@@ -292,6 +298,17 @@ impl Conference {
             self.pending.push(route.source);
         }
     }
+}
+
+/// Payload type and bytes for those who take no redundancy: the same, unless it is RED. `None` when that is malformed or empty.
+fn without_redundancy<'a>(media: &Media<'a>) -> Option<(u8, &'a [u8])> {
+    if media.row.codec != Codec::Red {
+        return Some((media.row.number, media.payload));
+    }
+    let (number, start) = red::primary(media.payload)?;
+    let row = profile::payload_type(number).filter(|row| row.kind == MediaKind::Audio && row.codec != Codec::Red)?;
+    let payload = media.payload.get(start..).filter(|payload| !payload.is_empty())?;
+    Some((row.number, payload))
 }
 
 /// A cached packet as a subscription sees it.

@@ -38,7 +38,8 @@ impl Conference {
 
     /// Decides anew for one receiver.
     pub(super) fn allocate_for(&mut self, now: Instant, place: u32, out: &mut Vec<Output>) {
-        let Self { sources, endpoints, speakers, policy, .. } = self;
+        let limits = [self.policy.last_n, self.policy.last_n_of(self.endpoints.len()), self.last_n_under_load];
+        let Self { sources, endpoints, speakers, .. } = self;
         let Some(endpoint) = endpoints.get_mut(index_of(place)).filter(|endpoint| endpoint.connected) else { return };
         let mut allocation = std::mem::take(&mut self.allocation);
         let mut history = std::mem::take(&mut endpoint.history);
@@ -60,7 +61,7 @@ impl Conference {
         let request = Request {
             constraints: &endpoint.constraints,
             available_bps: endpoint.path.available_bps(),
-            last_n_max: policy.last_n.into_iter().chain(slots).min(),
+            last_n_max: limits.into_iter().flatten().chain(slots).min(),
             candidates: &candidates,
         };
         allocate(now, &request, &mut history, &mut allocation);

@@ -79,16 +79,21 @@ impl Room {
     }
 
     fn audio(&mut self, from: u32, sequence: u16, level: u8) {
+        self.sound(from, sequence, level, (111, &[0; 20]));
+    }
+
+    fn sound(&mut self, from: u32, sequence: u16, level: u8, (payload_type, payload): (u8, &[u8])) {
         let mut packet = vec![0u8; 64];
         let header = Header {
             marker: false,
-            payload_type: 111,
+            payload_type,
             sequence,
             timestamp: u32::from(sequence) * 960,
             ssrc: 100 * (from + 1) + 50,
         };
         let start = write_header(&mut packet, header, &[(1, &[level])]);
-        packet.truncate(start + 20);
+        packet.truncate(start);
+        packet.extend_from_slice(payload);
         self.conference.handle_rtp(self.now, EndpointKey(from), &packet, &mut self.sink, &mut self.out);
         self.conference.finish_turn(self.now, &mut self.sink);
     }
@@ -269,6 +274,28 @@ fn lasting_silence_is_left_out_without_a_gap() {
 }
 
 #[test]
+fn redundancy_goes_to_those_who_take_it_and_opus_passes_byte_for_byte() {
+    let mut room = Room::of(2);
+    let takes_red = Capabilities { opus_red: true, ..FULL };
+    room.conference.add_endpoint(room.now, EndpointKey(2), EndpointId::parse("p2").unwrap(), takes_red);
+    room.conference.handle_connected(room.now, EndpointKey(2), &mut room.out);
+    // One earlier block of three bytes, then a stereo packet of SILK and CELT.
+    let (redundant, opus) = ([0xef, 0x0f, 0x00, 3, 111, 1, 2, 3, 0x7c, 9, 8, 7], [0x7c, 9, 8, 7]);
+    room.sound(0, 1, 30, (112, &redundant));
+    room.sound(0, 2, 30, (111, &opus));
+    room.sound(0, 3, 30, (112, &[0xef, 0x0f, 0x00, 200, 111, 1]));
+    room.sound(0, 4, 30, (112, &[112, 1]));
+    room.sound(0, 5, 30, (112, &[111, 5, 6]));
+    let got = |key| -> Vec<(u8, Vec<u8>)> {
+        room.rtp_to(key).iter().map(|packet| (packet.header.payload_type, packet.payload().to_vec())).collect()
+    };
+    assert_eq!(got(1), [(111, opus.to_vec()), (111, opus.to_vec()), (111, vec![5, 6])]);
+    assert_eq!(got(2), [(112, redundant.to_vec()), (111, opus.to_vec()), (112, vec![111, 5, 6])]);
+    let numbers: Vec<u16> = room.rtp_to(1).iter().map(|packet| packet.header.sequence).collect();
+    assert_eq!(numbers[2].wrapping_sub(numbers[0]), 2, "what is malformed is not missed");
+}
+
+#[test]
 fn the_speaker_is_announced_on_channels_and_to_the_room() {
     let mut room = Room::of(3);
     for sequence in 0..100u16 {
@@ -364,6 +391,24 @@ fn a_stream_that_comes_back_goes_on_where_it_ended() {
     room.conference.set_sources(room.now, EndpointKey(0), &sources(0));
     room.audio(0, 2, 30);
     assert_eq!(room.rtp_to(1)[1].header.sequence, before.wrapping_add(1));
+}
+
+#[test]
+fn load_and_size_limit_how_many_pictures_anybody_gets() {
+    let mut room = Room::of(4);
+    room.say(0, &want(180));
+    let forwarded = |room: &mut Room| {
+        room.wait(100);
+        room.conference.most_forwarded()
+    };
+    assert_eq!(forwarded(&mut room), 3);
+    room.conference.limit_last_n(room.now, Some(2));
+    assert_eq!(forwarded(&mut room), 2);
+    room.conference.limit_last_n(room.now, None);
+    assert_eq!(forwarded(&mut room), 3);
+    room.conference.policy.last_n_by_size = [(5, 1), (3, 2), (2, 0)].into();
+    room.conference.needs_allocation(room.now);
+    assert_eq!(forwarded(&mut room), 2, "of the sizes that are reached the largest counts");
 }
 
 #[test]
