@@ -54,6 +54,8 @@ pub(crate) struct Endpoint {
     pub(crate) recorder: Recorder,
     /// The stream of the last packet that was recorded.
     pub(crate) last_ssrc: u32,
+    /// Whether media came from it since it was last reported to.
+    pub(crate) has_sent: bool,
     pub(crate) active: bool,
     pub(crate) streams: Streams,
     pub(crate) path: Path,
@@ -110,6 +112,7 @@ impl Endpoint {
             forwarded: None,
             recorder: Recorder::default(),
             last_ssrc: 0,
+            has_sent: false,
             active: true,
             streams: Streams::new(capabilities.ssrc_rewriting),
             path: Path::new(now, capabilities.transport_cc),
@@ -153,7 +156,7 @@ impl Endpoint {
 
     /// Whether a reception report is due.
     pub(crate) fn report_due(&mut self, now: Instant) -> bool {
-        self.connected && is_due(&mut self.last_report, now, REPORT_INTERVAL)
+        self.connected && self.has_sent && is_due(&mut self.last_report, now, REPORT_INTERVAL)
     }
 
     /// Whether it is to be told the estimate.
@@ -213,8 +216,9 @@ impl Path {
         self.aside_bytes += bytes as u64;
     }
 
-    /// Runs the estimator and the pacer; `true` when the allocation should be looked at.
-    pub(crate) fn on_tick(&mut self, now: Instant, ideal_bps: u64, allocated_bps: u64) -> bool {
+    /// Runs the estimator and the pacer; `true` when the allocation should be looked at. While nothing flows in the conference, no layer
+    /// changes its cost.
+    pub(crate) fn on_tick(&mut self, now: Instant, ideal_bps: u64, allocated_bps: u64, is_flowing: bool) -> bool {
         let passed = now.saturating_duration_since(self.aside_since);
         if passed >= Duration::from_millis(500) {
             let bps = self.aside_bytes * 8_000 / u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
@@ -233,7 +237,7 @@ impl Path {
         // Down at once, up when it is worth it.
         available * 100 < before * 95
             || available * 100 > before * 115
-            || now.saturating_duration_since(at) >= ALLOCATE_EVERY
+            || (is_flowing && now.saturating_duration_since(at) >= ALLOCATE_EVERY)
     }
 
     /// An allocation was made for what is available now.

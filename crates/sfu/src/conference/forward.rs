@@ -62,6 +62,7 @@ impl Conference {
         let endpoint = &mut self.endpoints[index_of(place)];
         self.counters.received += 1;
         endpoint.heard(now);
+        endpoint.has_sent = true;
         if self.last_packet.is_none_or(|at| now.saturating_duration_since(at) > Duration::from_millis(400)) {
             // Media starts flowing: the slow tick is over.
             self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK));

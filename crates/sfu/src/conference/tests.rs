@@ -452,3 +452,29 @@ fn who_is_not_among_the_loudest_costs_receivers_nothing_and_is_heard_again_witho
     assert_eq!(numbers.len(), 100, "asked for by name");
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{numbers:?}");
 }
+
+#[test]
+fn a_large_conference_is_decided_on_in_several_ticks_and_everybody_gets_a_turn() {
+    let mut room = Room::of(230); // of 460 sources: more than one tick decides on
+    room.wait(100);
+    room.out.clear();
+    let left = |room: &Room| room.conference.endpoints.iter().filter(|(_, endpoint)| endpoint.needs_allocation).count();
+    room.conference.needs_allocation(room.now);
+    assert_eq!(left(&room), 230);
+    room.conference.on_timeout(room.conference.next_tick.unwrap(), &mut room.sink, &mut room.out);
+    assert!((100..200).contains(&left(&room)), "{}", left(&room));
+    room.wait(100);
+    assert_eq!((left(&room), room.conference.unallocated), (0, None));
+}
+
+#[test]
+fn nothing_is_decided_again_while_nobody_sends() {
+    let mut room = Room::of(3);
+    room.wait(5_000);
+    room.conference.allocation.decisions.clear();
+    room.wait(60_000);
+    assert!(room.conference.allocation.decisions.is_empty());
+    room.video(0, 1, 1, Some(180));
+    room.wait(1_000);
+    assert!(!room.conference.allocation.decisions.is_empty());
+}
