@@ -124,6 +124,11 @@ impl Entry {
         newest.wrapping_sub(u64::from(low32(newest).wrapping_sub(self.number)))
     }
 
+    /// Whether it stands for this incoming number.
+    pub(crate) fn is_of(&self, number: SeqNo) -> bool {
+        self.number == low32(number)
+    }
+
     /// Counts a repetition; `false` when the last one was less than `gap_ms` ago.
     pub(crate) fn may_repeat(&mut self, since_start_ms: u64, gap_ms: u16) -> bool {
         let now = u16::try_from(since_start_ms & 0xffff).unwrap_or(0).max(1);

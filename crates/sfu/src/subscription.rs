@@ -4,6 +4,7 @@
 //! its place, and one that comes late and is not wanted is replaced by padding. What a frame's fate is, is decided once, when it begins.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
@@ -104,6 +105,8 @@ pub(crate) struct VideoCourse {
     /// Newest packet of each encoding that was decided on.
     newest: [SeqNo; ENCODINGS_MAX],
     pictures: ArrayVec<Picture, PICTURES_MAX>,
+    /// Where packets may be that were passed over although they belong to the segment.
+    passed_over: Range<SeqNo>,
     /// Pictures left out since the segment began.
     left_out: u16,
     history: History,
@@ -267,6 +270,12 @@ impl VideoCourse {
         Step::Send(out)
     }
 
+    /// Numbers to look for in the cache and to decide on once more, after a segment began: whatever overtook the first packet of its key
+    /// frame was passed over, and would be missed for good.
+    pub(crate) fn take_passed_over(&mut self) -> Range<SeqNo> {
+        std::mem::take(&mut self.passed_over)
+    }
+
     /// How the packet of an outgoing number is changed, and its (encoding, number). `None` when it is unknown or never came.
     pub(crate) fn shape(&self, out: SeqNo) -> Option<(Shape, u8, SeqNo)> {
         let entry = self.history.get(out).filter(|entry| entry.fate == Fate::Sent)?;
@@ -316,7 +325,7 @@ impl VideoCourse {
         let Some(out) = self.history.reserved(segment.from_out, packet.number) else { return Step::Skip };
         let decided = self.pictures.iter().rev().find(|picture| picture.timestamp == packet.timestamp);
         let tuned = decided.map_or(self.tuned, |picture| picture.tuned);
-        let wanted = packet.info.present.contains(tuned);
+        let wanted = packet.info.present.contains(tuned) && (decided.is_some() || self.is_whole(out, packet));
         let Some(entry) = self.history.get_mut(out) else { return Step::Skip };
         entry.marker = ends_picture(packet, tuned);
         if !wanted {
@@ -329,6 +338,14 @@ impl VideoCourse {
             stream.last = Some(segment.newest(now, out, packet, entry.left_out));
         }
         Step::Send(out)
+    }
+
+    /// Whether the neighbours of a late packet within its picture went out or may still come. If one was left out, so was the picture, though
+    /// that is so long ago that the decision is forgotten.
+    fn is_whole(&self, out: SeqNo, packet: &Incoming) -> bool {
+        let stands = |out: SeqNo, number: SeqNo| self.history.get(out).is_some_and(|entry| entry.is_of(number));
+        let (starts, ends) = (packet.info.starts_frame, packet.marker || packet.info.ends_frame);
+        (starts || stands(out - 1, packet.number - 1)) && (ends || stands(out + 1, packet.number + 1))
     }
 
     /// Tunes where the packet allows it; whether the packet is wanted.
@@ -391,6 +408,7 @@ impl VideoCourse {
         }
         self.segments.push(segment);
         self.newest[usize::from(packet.encoding) % ENCODINGS_MAX] = packet.number - 1;
+        self.passed_over = packet.number + 1..packet.number + 1 + GAP_MAX;
         self.left_out = 0;
         self.pictures.clear();
         self.flowing = true;

@@ -478,3 +478,25 @@ fn nothing_is_decided_again_while_nobody_sends() {
     room.wait(1_000);
     assert!(!room.conference.allocation.decisions.is_empty());
 }
+
+#[test]
+fn a_key_frame_whose_packets_change_places_starts_a_picture_all_the_same() {
+    let mut room = Room::of(2);
+    let send = |room: &mut Room, sequence: u16, timestamp: u32, payload: &[u8]| {
+        let mut packet = vec![0u8; 64];
+        let header = Header { marker: sequence != 1, payload_type: 100, sequence, timestamp, ssrc: 101 };
+        let start = write_header(&mut packet, header, &[]);
+        packet.truncate(start);
+        packet.extend_from_slice(payload);
+        room.conference.handle_rtp(room.now, EndpointKey(0), &packet, &mut room.sink, &mut room.out);
+        room.conference.finish_turn(room.now, &mut room.sink);
+    };
+    send(&mut room, 2, 3_000, &[0x80, 0xe0, 0x80, 1, 1, 0x20, 9, 9, 9]);
+    assert!(room.rtp_to(1).is_empty());
+    send(&mut room, 1, 3_000, &[0x90, 0xe0, 0x80, 1, 1, 0x20, 0x10, 0, 0, 0x9d, 1, 0x2a, 0x80, 7, 180, 0]);
+    send(&mut room, 3, 6_000, &[0x90, 0xe0, 0x80, 2, 2, 0x20, 0x11, 0, 0, 1]);
+    let sequences: Vec<u16> = room.rtp_to(1).iter().map(|packet| packet.header.sequence).collect();
+    let first = sequences[0];
+    assert_eq!(sequences.iter().map(|s| s.wrapping_sub(first)).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(room.rtp_to(1)[1].header.marker);
+}
