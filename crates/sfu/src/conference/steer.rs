@@ -137,7 +137,7 @@ impl Conference {
         let Some(taken) = endpoint.streams.take(now, MediaKind::Video, index, own, || random.next()) else {
             return false;
         };
-        let course = Course::Video(Box::new(VideoCourse::default()));
+        let course = Course::Video(Box::<VideoCourse>::default());
         source.subscribe(Subscription { receiver: place, stream: taken.stream, course });
         taken.announce
     }
