@@ -4,6 +4,7 @@
 //! its place, and one that comes late and is not wanted is replaced by padding. What a frame's fate is, is decided once, when it begins.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -112,6 +113,8 @@ pub(crate) struct VideoCourse {
     tunings: ArrayVec<Tuning, TUNINGS_MAX>,
     /// The newest picture that was decided on.
     picture: Option<Picture>,
+    /// Where packets may be that were passed over although they belong to the segment.
+    passed_over: Range<SeqNo>,
     /// Pictures left out since the segment began.
     left_out: u16,
     history: History,
@@ -299,6 +302,12 @@ impl VideoCourse {
         Step::Send(out)
     }
 
+    /// Numbers to look for in the cache and to decide on once more, after a segment began: whatever overtook the first packet of its key
+    /// frame was passed over, and would be missed for good.
+    pub(crate) fn take_passed_over(&mut self) -> Range<SeqNo> {
+        std::mem::take(&mut self.passed_over)
+    }
+
     /// How the packet of an outgoing number is changed, and its (encoding, number). `None` when it is unknown or never came.
     pub(crate) fn shape(&self, out: SeqNo) -> Option<(Shape, u8, SeqNo)> {
         let entry = self.history.get(out).filter(|entry| entry.fate == Fate::Sent)?;
@@ -472,6 +481,7 @@ impl VideoCourse {
         }
         self.segments.push(segment);
         self.newest[usize::from(packet.encoding) % ENCODINGS_MAX] = packet.number - 1;
+        self.passed_over = packet.number + 1..packet.number + 1 + GAP_MAX;
         self.left_out = 0;
         self.tunings.clear();
         self.picture = None;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::stream::Stream;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use tertulia_rtp::codec::{Layer, LayerMask};
 
 /// One packet of a VP8 stream with three temporal layers (0 2 1 2), as it comes in.
@@ -86,12 +86,18 @@ struct Got {
 fn run(packets: &[Sent], aims: &[(usize, Aim)]) -> (Got, Stream, VideoCourse) {
     let start = Instant::now();
     let (mut stream, mut course, mut got) = (Stream::new(7, Some(8), 100), VideoCourse::default(), Got::default());
-    for (index, packet) in packets.iter().enumerate() {
+    let mut cache: BTreeMap<(u8, SeqNo), Sent> = BTreeMap::new();
+    let mut arriving: VecDeque<(usize, Sent)> = packets.iter().copied().enumerate().collect();
+    while let Some((index, packet)) = arriving.pop_front() {
+        cache.insert((packet.encoding, packet.number), packet);
         if let Some((_, aim)) = aims.iter().find(|(at, _)| *at == index) {
             course.aim(start, Some(*aim));
         }
         let now = start + Duration::from_millis(u64::from(packet.frame) * 33);
-        match course.project(now, &mut stream, &packet.incoming()) {
+        let step = course.project(now, &mut stream, &packet.incoming());
+        let passed_over = course.take_passed_over().filter_map(|number| cache.get(&(packet.encoding, number)));
+        passed_over.rev().for_each(|again| arriving.push_front((usize::MAX, *again)));
+        match step {
             Step::Skip => {}
             Step::Fill(out) => got.filled.push(out),
             Step::Send(out) => {
@@ -100,7 +106,7 @@ fn run(packets: &[Sent], aims: &[(usize, Aim)]) -> (Got, Stream, VideoCourse) {
                 assert_eq!(shape.sequence, low16(out));
                 let timestamp = packet.incoming().timestamp.wrapping_add(shape.timestamp_by);
                 let id = picture(packet.encoding, packet.frame).wrapping_add(shape.shifts.picture_id_by) & 0x7fff;
-                assert!(got.sent.insert(out, *packet).is_none(), "number {out} was used twice");
+                assert!(got.sent.insert(out, packet).is_none(), "number {out} was used twice");
                 got.shapes.insert(out, (timestamp, id));
             }
         }
@@ -261,6 +267,30 @@ fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
     assert_eq!(feed(&mut course, 12), Step::Skip);
     assert_eq!(feed(&mut course, 10), Step::Skip, "a key frame from before the pause, repaired late");
     assert!(matches!(feed(&mut course, 20), Step::Send(_)));
+}
+
+#[test]
+fn what_overtakes_the_first_packet_of_a_key_frame_is_sent_behind_it() {
+    let mut packets: Vec<Sent> = stream(12, 3, 10).into_iter().filter(|sent| sent.encoding == 0).collect();
+    packets.swap(30, 32); // the parts of the second key frame, backwards
+    let (got, ..) = run(&packets[3..], &[(0, aim(0, 7))]);
+    let numbers: Vec<SeqNo> = got.sent.values().map(|sent| sent.number - 65_536).collect();
+    assert_eq!(numbers, [30, 31, 32, 33, 34, 35]);
+    let outgoing: Vec<SeqNo> = got.sent.keys().copied().collect();
+    assert!(outgoing.windows(2).all(|pair| pair[1] == pair[0] + 1), "{outgoing:?}");
+}
+
+#[test]
+fn a_part_of_a_picture_that_was_left_out_long_ago_does_not_go_out_when_it_is_repaired() {
+    let mut packets: Vec<Sent> = stream(40, 2, 100).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let late = packets.remove(10); // the first half of frame 5, temporal layer 2
+    packets.insert(34, late);
+    let (got, ..) = run(&packets, &[(0, aim(0, 0)), (12, aim(0, 7))]);
+    let five: Vec<_> = got.sent.iter().filter(|(_, sent)| sent.frame == 5).collect();
+    assert_eq!((five.len(), got.filled.len()), (0, 1), "{five:?}");
+    let mut ids: Vec<u16> = got.shapes.values().map(|(_, id)| *id).collect();
+    ids.dedup();
+    assert!(ids.windows(2).all(|pair| pair[1] == (pair[0] + 1) & 0x7fff), "{ids:?}");
 }
 
 #[test]
