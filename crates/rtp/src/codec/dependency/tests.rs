@@ -324,6 +324,23 @@ fn targets_that_the_sender_switches_off_are_no_layers() {
 }
 
 #[test]
+fn a_target_that_rests_since_the_key_frame_is_replaced_by_the_best_below_it() {
+    let mut inspector = Inspector::default();
+    let mut sender = Sender::new(key_svc(0), 0);
+    let [mut lowest, ..] = sender.picture(true);
+    lowest.active_targets = Some(0b000_000_111);
+    assert_eq!(inspect(&mut inspector, &lowest).highest_spatial, 0);
+    let [lowest, middle, _] = sender.picture(false);
+    let info = inspect(&mut inspector, &lowest);
+    assert!(info.present.contains(Layer::new(0, 2)) && info.present.contains(Layer::HIGHEST));
+    let back = Draft { active_targets: Some(0b000_111_111), ..middle };
+    inspect(&mut inspector, &back);
+    let [lowest, middle, _] = sender.picture(false).map(|draft| inspect(&mut inspector, &draft));
+    assert!(middle.present.contains(Layer::HIGHEST) && !lowest.present.contains(Layer::HIGHEST));
+    assert_eq!(middle.highest_spatial, 1);
+}
+
+#[test]
 fn a_frame_that_nobody_refers_to_may_be_dropped() {
     let mut inspector = Inspector::default();
     let mut sender = Sender::new(key_svc(0), 0);
