@@ -522,7 +522,7 @@ impl Dependencies {
     }
 
     /// Whether a descriptor is written for a structure that has not come but still may.
-    pub(crate) fn awaits_structure_of(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn lacks_structure_of(&self, bytes: &[u8]) -> bool {
         let Some(head) = Head::parse(bytes).filter(|head| !head.has_structure) else { return false };
         let known = self.current.iter().map(|known| &known.structure).chain(self.previous.as_deref());
         !self.is_unreadable && known.into_iter().all(|structure| structure.template(head.template_id).is_none())

@@ -359,7 +359,7 @@ fn a_template_of_a_lost_structure_leaves_what_the_payload_says() {
     assert_eq!((info.present, info.starts_keyframe, info.frame_number), (LayerMask::ALL, false, Some(9)));
     assert_eq!(inspector.layers().count(), 0);
     let vp9 = inspector.inspect(Codec::Vp9, &[0x8c, 0], true, Some(&draft.write()));
-    assert!(vp9.starts_keyframe && !vp9.awaits_structure, "such a payload tells enough");
+    assert!(vp9.starts_keyframe && !vp9.needs_structure, "such a payload tells enough");
 }
 
 #[test]
@@ -371,11 +371,11 @@ fn what_came_before_its_structure_is_told_when_the_structure_comes() {
     });
     let mut new = Sender::new(key_svc(12), old.picture);
     let [first, middle, _] = new.picture(true);
-    assert!(inspect(&mut inspector, &middle).awaits_structure);
-    assert!(!inspect(&mut inspector, &old.picture(false)[1]).awaits_structure, "its structure is known");
+    assert!(inspect(&mut inspector, &middle).needs_structure);
+    assert!(!inspect(&mut inspector, &old.picture(false)[1]).needs_structure, "its structure is known");
     inspect(&mut inspector, &first);
     let told = inspect(&mut inspector, &middle);
-    assert_eq!((told.awaits_structure, told.layer.spatial()), (false, 1));
+    assert_eq!((told.needs_structure, told.layer.spatial()), (false, 1));
     assert!(!told.present.contains(Layer::new(0, 2)));
 }
 
@@ -386,7 +386,7 @@ fn nothing_waits_for_a_structure_that_cannot_be_read() {
     let whole = sender.picture(true)[0].write();
     inspector.inspect(Codec::Av1, &[0x18, 0], true, Some(&whole[..whole.len() - 8]));
     let info = inspect(&mut inspector, &sender.picture(false)[0]);
-    assert_eq!((info.awaits_structure, info.present), (false, LayerMask::ALL));
+    assert_eq!((info.needs_structure, info.present), (false, LayerMask::ALL));
 }
 
 #[test]
