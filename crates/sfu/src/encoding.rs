@@ -153,11 +153,11 @@ impl Encoding {
     pub(crate) fn release(&mut self, now: Instant, codec: Codec, mut forward: impl FnMut(SeqNo)) {
         let Some((first, last)) = self.held.take() else { return };
         for number in first..=last {
-            let Some(packet) = self.cache.get_mut(number).filter(|packet| packet.info.awaits_structure) else {
+            let Some(packet) = self.cache.get_mut(number).filter(|packet| packet.info.needs_structure) else {
                 continue;
             };
             packet.info = self.inspector.inspect(codec, &packet.payload, packet.marker, Some(&packet.descriptor));
-            if packet.info.awaits_structure {
+            if packet.info.needs_structure {
                 self.hold(number);
                 continue;
             }
@@ -316,10 +316,10 @@ mod tests {
         let info = encoding.inspector.inspect(Codec::Av1, &[0x10], true, Some(descriptor));
         let (payload, marker, payload_type, timestamp) = (&[0x10][..], true, 41, 0);
         encoding.cache.insert(now, Packet { number, marker, payload_type, timestamp, info, payload, descriptor });
-        if info.awaits_structure {
+        if info.needs_structure {
             encoding.hold(number);
         }
-        info.awaits_structure
+        info.needs_structure
     }
 
     #[test]

@@ -48,9 +48,9 @@ impl Inspector {
         let Some(descriptor) = descriptor else { return info };
         self.described(descriptor, info).unwrap_or_else(|| {
             // Other payloads tell their layers themselves.
-            let awaits_structure = codec == Codec::Av1 && self.dependencies.awaits_structure_of(descriptor);
+            let needs_structure = codec == Codec::Av1 && self.dependencies.lacks_structure_of(descriptor);
             let frame_number = Head::parse(descriptor).map(|head| head.frame_number);
-            FrameInfo { awaits_structure, frame_number, ..info }
+            FrameInfo { needs_structure, frame_number, ..info }
         })
     }
 

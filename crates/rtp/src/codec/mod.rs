@@ -60,7 +60,7 @@ pub struct FrameInfo {
     pub places: Places,
     /// For whom the packet is can be told when the structure that its dependency descriptor is written for has come: to be inspected again
     /// then.
-    pub awaits_structure: bool,
+    pub needs_structure: bool,
 }
 
 impl FrameInfo {
@@ -83,7 +83,7 @@ impl FrameInfo {
             frame_number: None,
             templates: None,
             places: Places::default(),
-            awaits_structure: false,
+            needs_structure: false,
         }
     }
 

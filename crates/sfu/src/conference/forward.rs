@@ -285,7 +285,7 @@ impl Conference {
         };
         stream.cache.insert(now, kept);
         source.last_packet = Some(now);
-        if info.awaits_structure {
+        if info.needs_structure {
             stream.hold(media.number);
             return;
         }

@@ -220,7 +220,7 @@ fn a_receiver_of_whatever_there_is_needs_no_key_frame_when_that_is_known() {
     let feed = |course: &mut VideoCourse, stream: &mut Stream, picture| {
         spatial_pair(picture).map(|mut packet| {
             packet.info.highest_spatial = 1;
-            packet.info.present = packet.info.present | LayerMask::product(0b1110 * packet.info.layer.spatial(), 0xff);
+            packet.info.present |= LayerMask::product(0b1110 * packet.info.layer.spatial(), 0xff);
             matches!(course.project(now, stream, &packet), Step::Send(_))
         })
     };
