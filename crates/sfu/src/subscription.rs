@@ -22,8 +22,6 @@ const TUNINGS_MAX: usize = 8;
 const TUNING_AGE_MAX: u32 = 10 * CLOCK_RATE;
 /// Missing packets for which places are kept; a larger gap is not repaired, and the picture waits for a key frame.
 const GAP_MAX: u64 = 100;
-/// How long what was before a switch may be asked for: as long as the key frame after it takes to arrive whole.
-const SWITCHED: Duration = Duration::from_millis(200);
 /// How long a spatial layer may be waited for without asking for a key frame.
 const STEP_PATIENCE: Duration = Duration::from_millis(100);
 /// Encodings of a source.
@@ -125,7 +123,6 @@ pub(crate) struct VideoCourse {
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     encoding: u8,
-    began: Instant,
     from_in: SeqNo,
     from_out: SeqNo,
     timestamp_by: u32,
@@ -325,7 +322,6 @@ impl VideoCourse {
     /// late, by its repaired first packet.
     pub(crate) fn lookup(
         &mut self,
-        now: Instant,
         stream: &Stream,
         sequence: u16,
         (at_ms, gap_ms): (u64, u16),
@@ -333,14 +329,11 @@ impl VideoCourse {
     ) -> Option<SeqNo> {
         let behind = low16(stream.highest_out).wrapping_sub(sequence);
         let out = stream.highest_out.checked_sub(SeqNo::from(behind)).filter(|_| behind < 0x8000)?;
-        let current = self.segments.last()?;
-        let begun = Some(current).filter(|last| out < last.from_out).map(|last| last.began);
-        let is_over = begun.is_some();
-        if begun.is_some_and(|at| now.saturating_duration_since(at) >= SWITCHED) {
+        if self.segments.last().is_none_or(|current| out < current.from_out) {
             return None;
         }
         let Entry { fate, encoding, .. } = *self.history.get(out)?;
-        if fate == Fate::Reserved && !is_over {
+        if fate == Fate::Reserved {
             let newest = self.newest[usize::from(encoding) % ENCODINGS_MAX];
             let packet = came(encoding, self.history.get(out)?.wide(newest))?;
             let tuned = self.tuned_at(packet.timestamp);
@@ -454,7 +447,6 @@ impl VideoCourse {
     fn start_segment(&mut self, now: Instant, stream: &mut Stream, packet: &Incoming) {
         let mut segment = Segment {
             encoding: packet.encoding,
-            began: now,
             from_in: packet.number,
             from_out: stream.highest_out + 1,
             timestamp_by: 0,

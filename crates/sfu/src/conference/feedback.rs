@@ -131,7 +131,7 @@ impl Conference {
             let packet = encodings.get(usize::from(encoding))?.cache.get(number)?;
             Some(incoming(encoding, packet))
         };
-        let Some(out) = course.lookup(now, stream, sequence, (at_ms, gap_ms), came) else { return };
+        let Some(out) = course.lookup(stream, sequence, (at_ms, gap_ms), came) else { return };
         if !endpoint.path.pacer.may_send(now, Turn::Retransmission, REPAIR_LEN) {
             return; // It will be asked for again.
         }
