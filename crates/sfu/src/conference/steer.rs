@@ -70,20 +70,6 @@ impl Conference {
         (endpoint.ideal_bps, endpoint.allocated_bps) = (allocation.ideal_bps, allocation.allocated_bps);
         endpoint.path.allocated(now);
         endpoint.needs_allocation = false;
-        if std::env::var_os("DBG").is_some() {
-            eprintln!(
-                "alloc {:?} place {place}: {:?} ideal {} alloc {} avail {:?} est {:?}",
-                self.since_start(now),
-                allocation.decisions,
-                allocation.ideal_bps,
-                allocation.allocated_bps,
-                self.endpoints[index_of(place)].path.available_bps(),
-                self.endpoints[index_of(place)].path.estimate_bps()
-            );
-            for (i, s) in self.sources.iter().filter(|(_, s)| s.kind == MediaKind::Video) {
-                eprintln!("   source {i} of {} {:?}", s.owner, s.layers);
-            }
-        }
         self.follow(now, place, &allocation, out);
         self.allocation = allocation;
     }
