@@ -186,6 +186,9 @@ impl Camera {
             let size = index + usize::from(frame.spatial);
             let len = self.frame_lens[size.min(2)] * if frame.key { KEY_FACTOR } else { 1 };
             encoding.write(self.coding, &frame, stamp, size, len, timestamp, packet);
+            if coding::declares(&frame, &encoding.ids, encoding.spatial_layers) {
+                encoding.ids.declared = encoding.spatial_layers;
+            }
         }
     }
 }

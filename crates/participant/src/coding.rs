@@ -10,7 +10,7 @@ use tertulia_model::profile::Codec;
 use crate::stamp::{REFERENCES_MAX, Reference, STAMP_LEN, Stamp};
 
 pub(crate) use av1::FrameNumbers;
-pub(crate) use vp9::{Structure as Vp9Structure, TemporalReferences};
+pub(crate) use vp9::{Structure as Vp9Structure, TemporalReferences, declares};
 
 /// Heights of encodings or spatial layers, lowest first, as Jitsi's clients send them for 720p.
 pub(crate) const HEIGHTS: [u16; 3] = [180, 360, 720];
@@ -132,13 +132,15 @@ pub(crate) struct Ids {
     pub(crate) picture_id: u16,
     pub(crate) tl0: u8,
     pub(crate) frames: FrameNumbers,
+    /// Spatial layers of the last scalability structure.
+    pub(crate) declared: u8,
 }
 
 impl Ids {
     /// Anywhere, also shortly before the numbers wrap around.
     pub(crate) fn starting_at(seed: u32) -> Self {
         let frames = FrameNumbers::starting_at((seed >> 4) as u16, (seed >> 20) as u8 & 0x3f);
-        Self { picture_id: (seed & 0x7fff) as u16, tl0: (seed >> 8) as u8, frames }
+        Self { picture_id: (seed & 0x7fff) as u16, tl0: (seed >> 8) as u8, frames, declared: 0 }
     }
 
     /// The next picture begins.

@@ -6,6 +6,8 @@ mod forward;
 mod pace;
 mod steer;
 
+pub(crate) use forward::OVERHEAD;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -104,6 +106,8 @@ pub struct Conference {
     compound: Writer,
     /// Used for receiver after receiver.
     allocation: Allocation,
+    /// Where deciding goes on that was too much for one tick.
+    unallocated: Option<usize>,
     /// Sources with packets of this turn.
     pending: Vec<usize>,
     /// Places of endpoints whose packets wait, or whose path is being measured.
@@ -136,6 +140,7 @@ impl Conference {
             counters: Counters::default(),
             compound: Writer::default(),
             allocation: Allocation::default(),
+            unallocated: None,
             pending: Vec::new(),
             waiting: Vec::new(),
             preemptive: None,
@@ -313,8 +318,8 @@ impl Conference {
     pub fn on_timeout(&mut self, now: Instant, egress: &mut impl Egress, out: &mut Vec<Output>) {
         if self.next_tick.is_some_and(|at| now >= at) {
             self.tick(now, egress, out);
-            let flowing = self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < FLOWING_FOR);
-            self.next_tick = (!self.endpoints.is_empty()).then(|| now + if flowing { TICK } else { IDLE_TICK });
+            let is_busy = self.is_flowing(now) || self.unallocated.is_some();
+            self.next_tick = (!self.endpoints.is_empty()).then(|| now + if is_busy { TICK } else { IDLE_TICK });
         }
         if self.next_pace.is_some_and(|at| now >= at) {
             self.let_go(now, egress);
@@ -393,7 +398,7 @@ impl Conference {
             if place == index_of(from) {
                 continue;
             }
-            let is_seen = own.iter().any(|source| source.wishes.get(place).is_some_and(|height| *height != 0));
+            let is_seen = own.iter().any(|source| source.wish_of(place_of(place)) != 0);
             if channel::wants_stats(self.endpoints.len(), spoke_lately, is_seen) {
                 out.push(Output::Channel { to: other.key, text: Arc::clone(text) });
             }
@@ -448,6 +453,11 @@ impl Conference {
 
     fn indices(&self, which: impl Fn(&Source) -> bool) -> Vec<usize> {
         self.sources.iter().filter(|(_, source)| which(source)).map(|(index, _)| index).collect()
+    }
+
+    /// Whether anybody sends at the moment.
+    fn is_flowing(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < FLOWING_FOR)
     }
 
     fn since_start(&self, now: Instant) -> Duration {

@@ -62,6 +62,8 @@ pub(crate) struct Endpoint {
     pub(crate) recorder: Recorder,
     /// The stream of the last packet that was recorded.
     pub(crate) last_ssrc: u32,
+    /// Whether media came from it since it was last reported to.
+    pub(crate) has_sent: bool,
     pub(crate) active: bool,
     pub(crate) streams: Streams,
     pub(crate) path: Path,
@@ -132,6 +134,7 @@ impl Endpoint {
             forwarded: None,
             recorder: Recorder::default(),
             last_ssrc: 0,
+            has_sent: false,
             active: true,
             streams: Streams::new(capabilities.ssrc_rewriting),
             path: Path::new(now, capabilities.transport_cc),
@@ -175,7 +178,7 @@ impl Endpoint {
 
     /// Whether a reception report is due.
     pub(crate) fn report_due(&mut self, now: Instant) -> bool {
-        self.connected && is_due(&mut self.last_report, now, REPORT_INTERVAL)
+        self.connected && self.has_sent && is_due(&mut self.last_report, now, REPORT_INTERVAL)
     }
 
     /// Whether it is to be told the estimate.
@@ -266,8 +269,9 @@ impl Path {
         may
     }
 
-    /// Runs the estimator and the pacer; `true` when the allocation should be looked at.
-    pub(crate) fn on_tick(&mut self, now: Instant, ideal_bps: u64, allocated_bps: u64) -> bool {
+    /// Runs the estimator and the pacer; `true` when the allocation should be looked at. While nothing flows in the conference, no layer
+    /// changes its cost.
+    pub(crate) fn on_tick(&mut self, now: Instant, ideal_bps: u64, allocated_bps: u64, is_flowing: bool) -> bool {
         let passed = now.saturating_duration_since(self.aside_since);
         if passed >= Duration::from_millis(500) {
             let bps = self.aside_bytes * 8_000 / u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
@@ -287,7 +291,7 @@ impl Path {
             return self.available_bps() != before || since >= ALLOCATE_ANYWAY;
         };
         // Down at once, up when it is worth it.
-        available * 100 < before * 95 || available * 100 > before * 115 || since >= ALLOCATE_EVERY
+        available * 100 < before * 95 || available * 100 > before * 115 || (is_flowing && since >= ALLOCATE_EVERY)
     }
 
     /// An allocation was made for what is available now.

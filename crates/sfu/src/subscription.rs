@@ -4,6 +4,7 @@
 //! its place, and one that comes late and is not wanted is replaced by padding. What a frame's fate is, is decided once, when it begins.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -112,6 +113,8 @@ pub(crate) struct VideoCourse {
     tunings: ArrayVec<Tuning, TUNINGS_MAX>,
     /// The newest picture that was decided on.
     picture: Option<Picture>,
+    /// Where packets may be that were passed over although they belong to the segment.
+    passed_over: Range<SeqNo>,
     /// Pictures left out since the segment began.
     left_out: u16,
     history: History,
@@ -130,17 +133,20 @@ struct Segment {
 }
 
 impl Segment {
-    /// The packet as the newest that went out.
-    fn newest(&self, now: Instant, out: SeqNo, packet: &Incoming, left_out: u16) -> Last {
+    /// A packet is the newest that goes out.
+    fn note_newest(&self, now: Instant, stream: &mut Stream, out: SeqNo, packet: &Incoming, left_out: u16) {
         let by = self.shifts.picture_id_by.wrapping_sub(left_out);
-        Last {
+        if let Some((first, count)) = packet.info.templates {
+            stream.next_template = first.wrapping_add(self.shifts.template_id_by).wrapping_add(count) & 0x3f;
+        }
+        stream.last = Some(Last {
             at: now,
             out,
             timestamp: packet.timestamp.wrapping_add(self.timestamp_by),
             picture_id: packet.info.picture.unwrap_or(0).wrapping_add(by),
             frame_number: packet.info.frame_number.unwrap_or(0).wrapping_add(self.shifts.frame_number_by),
             tl0: packet.info.tl0.unwrap_or(0).wrapping_add(self.shifts.tl0_by),
-        }
+        });
     }
 }
 
@@ -257,7 +263,11 @@ impl VideoCourse {
     pub(crate) fn project(&mut self, now: Instant, stream: &mut Stream, packet: &Incoming) -> Step {
         let Some(aim) = self.aim else { return Step::Skip };
         let place = usize::from(packet.encoding) % ENCODINGS_MAX;
-        if self.current().map(|current| current.encoding) != Some(packet.encoding) {
+        let mut goes_on = self.current().is_some_and(|current| current.encoding == packet.encoding);
+        if goes_on && packet.number.saturating_sub(self.newest[place] + 1) > GAP_MAX {
+            (self.flowing, goes_on) = (false, false);
+        }
+        if !goes_on {
             if !self.may_start(aim, packet) {
                 return Step::Skip;
             }
@@ -273,10 +283,6 @@ impl VideoCourse {
             return Step::Skip;
         }
         let missing = packet.number.saturating_sub((self.newest[place] + 1).max(segment.from_in));
-        if missing > GAP_MAX {
-            self.flowing = false;
-            return Step::Skip;
-        }
         self.newest[place] = packet.number;
         for number in packet.number - missing..packet.number {
             stream.highest_out += 1;
@@ -292,8 +298,14 @@ impl VideoCourse {
         let mut entry = Entry::new(packet.encoding, packet.number, self.left_out, Fate::Sent);
         entry.marker = ends_picture(packet, self.tuned());
         self.history.push(now, out, entry);
-        stream.last = Some(segment.newest(now, out, packet, self.left_out));
+        segment.note_newest(now, stream, out, packet, self.left_out);
         Step::Send(out)
+    }
+
+    /// Numbers to look for in the cache and to decide on once more, after a segment began: whatever overtook the first packet of its key
+    /// frame was passed over, and would be missed for good.
+    pub(crate) fn take_passed_over(&mut self) -> Range<SeqNo> {
+        std::mem::take(&mut self.passed_over)
     }
 
     /// How the packet of an outgoing number is changed, and its (encoding, number). `None` when it is unknown or never came.
@@ -381,7 +393,7 @@ impl VideoCourse {
         entry.fate = Fate::Sent;
         // Late as it is, it may be the newest that went out: those after it may have been left out.
         if stream.last.is_none_or(|last| last.out < out) {
-            stream.last = Some(segment.newest(now, out, packet, entry.left_out));
+            segment.note_newest(now, stream, out, packet, entry.left_out);
         }
         Step::Send(out)
     }
@@ -418,9 +430,9 @@ impl VideoCourse {
         if self.picture.is_none_or(|picture| picture.timestamp != packet.timestamp) {
             self.picture = Some(Picture { timestamp: packet.timestamp, left_out: false });
             self.forget_tunings(packet.timestamp);
-            let before = self.tuned();
+            let before = known(self.tuned(), goal, packet.info.highest_spatial);
             let layer = packet.info.towards(Some(before), goal).unwrap_or(before);
-            if layer != before {
+            if layer != self.tuned() {
                 if self.tunings.is_full() {
                     self.tunings.remove(0);
                 }
@@ -461,15 +473,15 @@ impl VideoCourse {
             }
         }
         // Template ids go on too, so that a late descriptor is never read with the structure of another encoding.
-        if let Some((first, count)) = packet.info.templates {
+        if let Some((first, _)) = packet.info.templates {
             segment.shifts.template_id_by = stream.next_template.wrapping_sub(first) & 0x3f;
-            stream.next_template = stream.next_template.wrapping_add(count) & 0x3f;
         }
         if self.segments.is_full() {
             self.segments.remove(0);
         }
         self.segments.push(segment);
         self.newest[usize::from(packet.encoding) % ENCODINGS_MAX] = packet.number - 1;
+        self.passed_over = packet.number + 1..packet.number + 1 + GAP_MAX;
         self.left_out = 0;
         self.tunings.clear();
         self.picture = None;
@@ -493,6 +505,12 @@ const CLOCK_RATE: u32 = 90_000;
 /// Whether a packet is the last one of its picture for somebody tuned to a layer: what lies above is not sent to them.
 fn ends_picture(packet: &Incoming, tuned: Layer) -> bool {
     packet.marker || (packet.info.ends_frame && packet.info.layer.spatial() == tuned.spatial())
+}
+
+/// The layer to which a receiver is tuned that was tuned to more than there is, when it became known what there is.
+fn known(tuned: Layer, goal: Layer, highest_spatial: u8) -> Layer {
+    let is_guess = tuned.spatial() > highest_spatial && goal.spatial() <= highest_spatial;
+    if is_guess { Layer::new(highest_spatial, tuned.temporal()) } else { tuned }
 }
 
 /// The timestamp with which a stream goes on.

@@ -274,6 +274,17 @@ fn wishes_for_fewer_frames_drop_temporal_layers() {
     }
 }
 
+#[test]
+fn a_camera_that_others_begin_to_see_makes_one_key_frame() {
+    for coding in ALL {
+        let mut sim = Sim::seeded(165);
+        let alice = join(&mut sim, &["alice", "bob", "carol"], Equipment { coding, ..SMALL })[0];
+        let keys: Vec<_> = sim.participant(alice).sent().flat_map(|report| report.key_frames.iter().copied()).collect();
+        println!("{coding:?}: key frames at {keys:?}");
+        assert_eq!(keys.len(), 1, "{coding:?}: {keys:?}");
+    }
+}
+
 /// Switches on a network that loses, repeats and reorders, for some seeds: whatever comes is right.
 fn no_promise_is_broken(coding: Coding, seeds: std::ops::Range<u64>) {
     for seed in seeds {

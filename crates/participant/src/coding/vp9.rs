@@ -22,7 +22,7 @@ pub(crate) struct Structure {
 }
 
 pub(super) fn write(frame: &LayerFrame, ids: &Ids, part: Part, flexible: bool, layers: u8, out: &mut Vec<u8>) {
-    let has_structure = frame.key && frame.spatial == 0 && part.is_first();
+    let has_structure = part.is_first() && declares(frame, ids, layers);
     let flags = [
         true,                   // I
         frame.is_predicted(),   // P
@@ -49,6 +49,12 @@ pub(super) fn write(frame: &LayerFrame, ids: &Ids, part: Part, flexible: bool, l
     if has_structure {
         write_structure(flexible, layers, out);
     }
+}
+
+/// Whether a frame brings the structure: that of a key picture, or as with libwebrtc the first one of temporal layer 0 since other
+/// layers are sent.
+pub(crate) fn declares(frame: &LayerFrame, ids: &Ids, layers: u8) -> bool {
+    frame.spatial == 0 && (frame.key || frame.temporal == 0 && ids.declared != layers)
 }
 
 /// The layers that are sent, with their sizes; without explicit references, the pattern 0 2 1 2 too.

@@ -271,6 +271,7 @@ impl Conference {
         let Self { sources, endpoints, compound, feedback, .. } = self;
         for (place, endpoint) in endpoints.iter_mut() {
             if endpoint.report_due(now) {
+                endpoint.has_sent = false;
                 let mut blocks: ArrayVec<ReportBlock, BLOCKS_MAX> = ArrayVec::new();
                 let own = sources.iter_mut().filter(|(_, source)| index_of(source.owner) == place);
                 for block in own.flat_map(|(_, source)| &mut source.encodings).filter_map(|stream| stream.report(now)) {

@@ -3,6 +3,7 @@
 //! Sound goes on at once. Pictures of one turn are kept until [`Conference::finish_turn`], which sends them receiver by receiver: what goes to
 //! one receiver then stands together in the batch, and its state is touched once.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -24,7 +25,7 @@ use crate::source::Source;
 use crate::subscription::{Course, Incoming, Step, Subscription, VideoCourse};
 
 /// Bytes of a packet beside its payload: RTP header and extensions, SRTP tag, UDP and IPv4 headers.
-pub(super) const OVERHEAD: usize = 12 + 20 + 16 + 28;
+pub(crate) const OVERHEAD: usize = 12 + 20 + 16 + 28;
 /// A source that was not heard for so long starts anew, for receivers with few SSRCs.
 const AUDIO_IDLE: Duration = Duration::from_millis(500);
 /// Bytes of padding that fills a place.
@@ -62,6 +63,7 @@ impl Conference {
         let endpoint = &mut self.endpoints[index_of(place)];
         self.counters.received += 1;
         endpoint.heard(now);
+        endpoint.has_sent = true;
         if self.last_packet.is_none_or(|at| now.saturating_duration_since(at) > Duration::from_millis(400)) {
             // Media starts flowing: the slow tick is over.
             self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK));
@@ -103,11 +105,13 @@ impl Conference {
             for subscription in subscriptions.iter_mut() {
                 let Some(endpoint) = endpoints.get_mut(index_of(subscription.receiver)) else { continue };
                 let Subscription { receiver, stream, course: Course::Video(course) } = subscription else { continue };
-                for (encoding, number) in pending.iter() {
-                    let Some(packet) = encodings.get(usize::from(*encoding)).and_then(|e| e.cache.get(*number)) else {
+                let mut fresh = pending.iter();
+                let mut next = (0, 0..0);
+                while let Some((encoding, number)) = next_number(&mut next, course, &mut fresh) {
+                    let Some(packet) = encodings.get(usize::from(encoding)).and_then(|e| e.cache.get(number)) else {
                         continue;
                     };
-                    match course.project(now, stream, &incoming(*encoding, packet)) {
+                    match course.project(now, stream, &incoming(encoding, packet)) {
                         Step::Skip => {}
                         Step::Fill(at) => {
                             counters.filled += 1;
@@ -270,7 +274,6 @@ impl Conference {
             source.keyframes.keyframe_arrived(now, route.encoding);
             stream.height = info.height.filter(|height| *height > 0).or(stream.height);
         }
-        stream.rates.count(now, &info, media.payload.len() + OVERHEAD);
         let kept = cache::Packet {
             number: media.number,
             marker: media.marker,
@@ -282,13 +285,22 @@ impl Conference {
         };
         stream.cache.insert(now, kept);
         source.last_packet = Some(now);
-        if source.subscriptions.is_empty() {
+        if info.needs_structure {
+            stream.hold(media.number);
             return;
         }
-        if source.pending.is_empty() {
+        stream.rates.count(now, &info, media.payload.len() + OVERHEAD);
+        let was_idle = source.pending.is_empty();
+        let encoding = u8::try_from(route.encoding).unwrap_or(u8::MAX);
+        source.pending.push((encoding, media.number));
+        if info.templates.is_some() {
+            stream.release(now, media.row.codec, |number| source.pending.push((encoding, number)));
+        }
+        if source.subscriptions.is_empty() {
+            source.pending.clear();
+        } else if was_idle {
             self.pending.push(route.source);
         }
-        source.pending.push((u8::try_from(route.encoding).unwrap_or(u8::MAX), media.number));
     }
 }
 
@@ -301,6 +313,24 @@ fn without_redundancy<'a>(media: &Media<'a>) -> Option<(u8, &'a [u8])> {
     let row = profile::payload_type(number).filter(|row| row.kind == MediaKind::Audio && row.codec != Codec::Red)?;
     let payload = media.payload.get(start..).filter(|payload| !payload.is_empty())?;
     Some((row.number, payload))
+}
+
+/// The next packet for a subscription: what it passed over when it began, then what came in this turn.
+fn next_number(
+    behind: &mut (u8, Range<SeqNo>),
+    course: &mut VideoCourse,
+    fresh: &mut std::slice::Iter<'_, (u8, SeqNo)>,
+) -> Option<(u8, SeqNo)> {
+    let passed_over = course.take_passed_over();
+    if !passed_over.is_empty() {
+        behind.1 = passed_over;
+    }
+    if let Some(number) = behind.1.next() {
+        return Some((behind.0, number));
+    }
+    let (encoding, number) = *fresh.next()?;
+    behind.0 = encoding;
+    Some((encoding, number))
 }
 
 /// A cached packet as a subscription sees it.

@@ -44,9 +44,10 @@ impl Conference {
 
     /// Runs everybody's estimator and tells who needs another allocation; tells clients what was found from time to time.
     pub(super) fn measure_paths(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let is_flowing = self.is_flowing(now);
         for (place, endpoint) in self.endpoints.iter_mut().filter(|(_, endpoint)| endpoint.connected) {
             let (ideal, allocated) = (endpoint.ideal_bps, endpoint.allocated_bps);
-            endpoint.needs_allocation |= endpoint.path.on_tick(now, ideal, allocated);
+            endpoint.needs_allocation |= endpoint.path.on_tick(now, ideal, allocated, is_flowing);
             let probing = endpoint.path.estimator.is_probing();
             if probing && !std::mem::replace(&mut endpoint.path.is_waiting, true) {
                 self.waiting.push(super::place_of(place));

@@ -14,6 +14,10 @@ use crate::source::Source;
 use crate::stream::SLOTS_MAX;
 use crate::subscription::{Aim, AudioCourse, Course, Subscription};
 
+/// Decisions on one source for one receiver in one tick, which takes some 10 ms. Packets wait meanwhile: a thousand receivers of a
+/// thousand cameras at once would keep them for a fifth of a second, at each join, leave and change of speaker.
+const DECISIONS_PER_TICK: usize = 50_000;
+
 impl Conference {
     /// Something changed for everybody: the next tick, which is brought forward, decides anew.
     pub(super) fn needs_allocation(&mut self, now: Instant) {
@@ -23,15 +27,20 @@ impl Conference {
         self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK / 2));
     }
 
-    /// Decides anew for everybody who needs it, and tells senders what is wanted of them.
+    /// Decides anew for everybody who needs it, or for as many as one tick has time for, and tells senders what is wanted of them.
     pub(super) fn allocate_due(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let from = self.unallocated.take().unwrap_or(0);
         let due = self.endpoints.iter().filter(|(_, endpoint)| endpoint.needs_allocation && endpoint.connected);
-        let due: Vec<u32> = due.map(|(place, _)| place_of(place)).collect(); // allocates only when there is one
+        let mut due: Vec<usize> = due.map(|(place, _)| place).collect(); // allocates only when there is one
         if due.is_empty() {
             return;
         }
-        for place in due {
-            self.allocate_for(now, place, out);
+        let next = due.partition_point(|place| *place < from);
+        due.rotate_left(next);
+        let places = (DECISIONS_PER_TICK / self.sources.len().max(1)).max(1);
+        self.unallocated = due.get(places).copied();
+        for place in due.into_iter().take(places) {
+            self.allocate_for(now, place_of(place), out);
         }
         self.limit_senders(out);
     }
@@ -83,6 +92,9 @@ impl Conference {
         let going = allocation.decisions.iter().filter(|decision| decision.target.is_some());
         for decision in ending.chain(going) {
             let Some(source) = self.sources.get_mut(decision.source) else { continue };
+            if decision.max_height == 0 && source.wish_of(place) == 0 {
+                continue; // most of a large conference: not wanted before either, so there is nothing to end
+            }
             source.wish(place, decision.max_height);
             let aim = decision.target.and_then(|index| source.layers.get(index)).map(|layer| Aim {
                 encoding: layer.encoding,

@@ -497,3 +497,51 @@ fn who_is_not_among_the_loudest_costs_receivers_nothing_and_is_heard_again_witho
     assert_eq!(numbers.len(), 100, "asked for by name");
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{numbers:?}");
 }
+
+#[test]
+fn a_large_conference_is_decided_on_in_several_ticks_and_everybody_gets_a_turn() {
+    let mut room = Room::of(230); // of 460 sources: more than one tick decides on
+    room.wait(100);
+    room.out.clear();
+    let left = |room: &Room| room.conference.endpoints.iter().filter(|(_, endpoint)| endpoint.needs_allocation).count();
+    room.conference.needs_allocation(room.now);
+    assert_eq!(left(&room), 230);
+    room.conference.on_timeout(room.conference.next_tick.unwrap(), &mut room.sink, &mut room.out);
+    assert!((100..200).contains(&left(&room)), "{}", left(&room));
+    room.wait(100);
+    assert_eq!((left(&room), room.conference.unallocated), (0, None));
+}
+
+#[test]
+fn nothing_is_decided_again_while_nobody_sends() {
+    let mut room = Room::of(3);
+    room.wait(5_000);
+    room.conference.allocation.decisions.clear();
+    room.wait(60_000);
+    assert!(room.conference.allocation.decisions.is_empty());
+    room.video(0, 1, 1, Some(180));
+    room.wait(1_000);
+    assert!(!room.conference.allocation.decisions.is_empty());
+}
+
+#[test]
+fn a_key_frame_whose_packets_change_places_starts_a_picture_all_the_same() {
+    let mut room = Room::of(2);
+    let send = |room: &mut Room, sequence: u16, timestamp: u32, payload: &[u8]| {
+        let mut packet = vec![0u8; 64];
+        let header = Header { marker: sequence != 1, payload_type: 100, sequence, timestamp, ssrc: 101 };
+        let start = write_header(&mut packet, header, &[]);
+        packet.truncate(start);
+        packet.extend_from_slice(payload);
+        room.conference.handle_rtp(room.now, EndpointKey(0), &packet, &mut room.sink, &mut room.out);
+        room.conference.finish_turn(room.now, &mut room.sink);
+    };
+    send(&mut room, 2, 3_000, &[0x80, 0xe0, 0x80, 1, 1, 0x20, 9, 9, 9]);
+    assert!(room.rtp_to(1).is_empty());
+    send(&mut room, 1, 3_000, &[0x90, 0xe0, 0x80, 1, 1, 0x20, 0x10, 0, 0, 0x9d, 1, 0x2a, 0x80, 7, 180, 0]);
+    send(&mut room, 3, 6_000, &[0x90, 0xe0, 0x80, 2, 2, 0x20, 0x11, 0, 0, 1]);
+    let sequences: Vec<u16> = room.rtp_to(1).iter().map(|packet| packet.header.sequence).collect();
+    let first = sequences[0];
+    assert_eq!(sequences.iter().map(|s| s.wrapping_sub(first)).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(room.rtp_to(1)[1].header.marker);
+}

@@ -3,7 +3,7 @@
 use super::*;
 use crate::stream::Stream;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use tertulia_rtp::codec::{Layer, LayerMask};
 
 /// One packet of a VP8 stream with three temporal layers (0 2 1 2), as it comes in.
@@ -86,12 +86,18 @@ struct Got {
 fn run(packets: &[Sent], aims: &[(usize, Aim)]) -> (Got, Stream, VideoCourse) {
     let start = Instant::now();
     let (mut stream, mut course, mut got) = (Stream::new(7, Some(8), 100), VideoCourse::default(), Got::default());
-    for (index, packet) in packets.iter().enumerate() {
+    let mut cache: BTreeMap<(u8, SeqNo), Sent> = BTreeMap::new();
+    let mut arriving: VecDeque<(usize, Sent)> = packets.iter().copied().enumerate().collect();
+    while let Some((index, packet)) = arriving.pop_front() {
+        cache.insert((packet.encoding, packet.number), packet);
         if let Some((_, aim)) = aims.iter().find(|(at, _)| *at == index) {
             course.aim(start, Some(*aim));
         }
         let now = start + Duration::from_millis(u64::from(packet.frame) * 33);
-        match course.project(now, &mut stream, &packet.incoming()) {
+        let step = course.project(now, &mut stream, &packet.incoming());
+        let passed_over = course.take_passed_over().filter_map(|number| cache.get(&(packet.encoding, number)));
+        passed_over.rev().for_each(|again| arriving.push_front((usize::MAX, *again)));
+        match step {
             Step::Skip => {}
             Step::Fill(out) => got.filled.push(out),
             Step::Send(out) => {
@@ -100,7 +106,7 @@ fn run(packets: &[Sent], aims: &[(usize, Aim)]) -> (Got, Stream, VideoCourse) {
                 assert_eq!(shape.sequence, low16(out));
                 let timestamp = packet.incoming().timestamp.wrapping_add(shape.timestamp_by);
                 let id = picture(packet.encoding, packet.frame).wrapping_add(shape.shifts.picture_id_by) & 0x7fff;
-                assert!(got.sent.insert(out, *packet).is_none(), "number {out} was used twice");
+                assert!(got.sent.insert(out, packet).is_none(), "number {out} was used twice");
                 got.shapes.insert(out, (timestamp, id));
             }
         }
@@ -208,6 +214,45 @@ fn a_picture_that_comes_late_as_a_whole_is_held_against_the_layer_of_its_time() 
 }
 
 #[test]
+fn a_receiver_of_whatever_there_is_needs_no_key_frame_when_that_is_known() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = |layer| Some(Aim { encoding: 0, layer });
+    let feed = |course: &mut VideoCourse, stream: &mut Stream, picture| {
+        spatial_pair(picture).map(|mut packet| {
+            packet.info.highest_spatial = 1;
+            packet.info.present |= LayerMask::product(0b1110 * packet.info.layer.spatial(), 0xff);
+            matches!(course.project(now, stream, &packet), Step::Send(_))
+        })
+    };
+    course.aim(now, aim(Layer::HIGHEST));
+    assert_eq!(feed(&mut course, &mut stream, 0), [true, true]);
+    course.aim(now, aim(Layer::new(0, 0)));
+    assert_eq!(feed(&mut course, &mut stream, 1), [false, true], "the lower layer was not sent alone before");
+    course.aim(now, aim(Layer::new(1, 0)));
+    assert_eq!(feed(&mut course, &mut stream, 3), [false, true]);
+    assert_eq!(course.awaits_keyframe(now + STEP_PATIENCE), None);
+}
+
+#[test]
+fn template_ids_go_on_behind_the_structure_that_went_out_last() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = Some(Aim { encoding: 0, layer: Layer::LOWEST });
+    let mut key = |course: &mut VideoCourse, picture: u32, templates| {
+        let [mut packet, _] = spatial_pair(0);
+        packet.info.templates = Some(templates);
+        (packet.number, packet.timestamp) = (packet.number + u64::from(picture), picture * 3_000);
+        let Step::Send(out) = course.project(now, &mut stream, &packet) else { panic!("a key frame") };
+        course.shape(out).map(|(shape, ..)| shape.shifts.template_id_by)
+    };
+    course.aim(now, aim);
+    assert_eq!(key(&mut course, 0, (40, 15)), Some(24), "the first is 0");
+    assert_eq!(key(&mut course, 1, (55, 15)), Some(24), "15 to 29");
+    course.aim(now, None);
+    course.aim(now, aim);
+    assert_eq!(key(&mut course, 90, (20, 15)), Some(10), "from 30 on");
+}
+
+#[test]
 fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
     let packets: Vec<Sent> = stream(21, 1, 10).into_iter().filter(|sent| sent.encoding == 0).collect();
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
@@ -225,6 +270,30 @@ fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
 }
 
 #[test]
+fn what_overtakes_the_first_packet_of_a_key_frame_is_sent_behind_it() {
+    let mut packets: Vec<Sent> = stream(12, 3, 10).into_iter().filter(|sent| sent.encoding == 0).collect();
+    packets.swap(30, 32); // the parts of the second key frame, backwards
+    let (got, ..) = run(&packets[3..], &[(0, aim(0, 7))]);
+    let numbers: Vec<SeqNo> = got.sent.values().map(|sent| sent.number - 65_536).collect();
+    assert_eq!(numbers, [30, 31, 32, 33, 34, 35]);
+    let outgoing: Vec<SeqNo> = got.sent.keys().copied().collect();
+    assert!(outgoing.windows(2).all(|pair| pair[1] == pair[0] + 1), "{outgoing:?}");
+}
+
+#[test]
+fn a_part_of_a_picture_that_was_left_out_long_ago_does_not_go_out_when_it_is_repaired() {
+    let mut packets: Vec<Sent> = stream(40, 2, 100).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let late = packets.remove(10); // the first half of frame 5, temporal layer 2
+    packets.insert(34, late);
+    let (got, ..) = run(&packets, &[(0, aim(0, 0)), (12, aim(0, 7))]);
+    let five: Vec<_> = got.sent.iter().filter(|(_, sent)| sent.frame == 5).collect();
+    assert_eq!((five.len(), got.filled.len()), (0, 1), "{five:?}");
+    let mut ids: Vec<u16> = got.shapes.values().map(|(_, id)| *id).collect();
+    ids.dedup();
+    assert!(ids.windows(2).all(|pair| pair[1] == (pair[0] + 1) & 0x7fff), "{ids:?}");
+}
+
+#[test]
 fn a_gap_too_large_to_repair_stops_the_picture_until_a_key_frame() {
     let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
@@ -233,6 +302,16 @@ fn a_gap_too_large_to_repair_stops_the_picture_until_a_key_frame() {
     assert!(matches!(feed(0), Step::Send(_)));
     assert_eq!((feed(150), feed(151)), (Step::Skip, Step::Skip));
     assert!(matches!(feed(300), Step::Send(_)));
+}
+
+#[test]
+fn a_key_frame_behind_a_gap_too_large_to_repair_goes_on_without_it() {
+    let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    course.aim(now, Some(aim(0, 7)));
+    let mut feed = |index: usize| course.project(now, &mut stream, &packets[index].incoming());
+    let [Step::Send(first), Step::Send(second)] = [feed(0), feed(300)] else { panic!("both are key frames") };
+    assert_eq!(second, first + 1, "nothing is waited for");
 }
 
 #[test]
