@@ -91,7 +91,7 @@ mod tests {
     use crate::settings::Domains;
 
     fn settings() -> Settings {
-        Settings { domains: Domains::of("meet.example"), occupants_max: 10, version: "0".into() }
+        Settings { domains: Domains::of("meet.example"), occupants_max: 10, opus_red: false, version: "0".into() }
     }
 
     #[test]

@@ -23,8 +23,8 @@ impl Features {
         json_sources: false,
     };
 
-    /// Reads a disco#info answer.
-    pub(crate) fn read(query: &Element) -> Self {
+    /// Reads a disco#info answer. `opus_red`: whether redundant sound is offered to those who take it.
+    pub(crate) fn read(query: &Element, opus_red: bool) -> Self {
         let has = |var: &str| {
             query.children().any(|child| child.is("feature", ns::DISCO_INFO) && child.attr("var") == Some(var))
         };
@@ -37,6 +37,7 @@ impl Features {
                 source_names: has("http://jitsi.org/source-name"),
                 ssrc_rewriting: has("http://jitsi.org/ssrc-rewriting-1"),
                 data_channel: has("urn:xmpp:jingle:transports:dtls-sctp:1"),
+                opus_red: opus_red && has("http://jitsi.org/opus-red"),
             },
             json_sources: has("http://jitsi.org/json-encoded-sources"),
         }

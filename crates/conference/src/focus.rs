@@ -188,6 +188,7 @@ impl Conference {
             channel_url: &format!("{}{}", occupant.channel_origin, transport.channel.path_and_query()),
             capabilities: features.capabilities,
             json_sources: features.json_sources,
+            opus_red: self.settings.opus_red,
             sources: &sources,
             start_muted,
         }
@@ -230,8 +231,10 @@ impl Conference {
         let result = iq.attr("type") == Some("result");
         if self.queries.get(id) == Some(sender) {
             self.queries.remove(id);
-            let features =
-                iq.child("query", ns::DISCO_INFO).filter(|_| result).map_or(Features::DEFAULT, Features::read);
+            let features = iq
+                .child("query", ns::DISCO_INFO)
+                .filter(|_| result)
+                .map_or(Features::DEFAULT, |query| Features::read(query, self.settings.opus_red));
             if let Some(node) =
                 self.occupants.get(sender).and_then(|occupant| caps_node(&occupant.presence)).filter(|_| result)
             {

@@ -83,6 +83,8 @@ pub struct Settings {
     pub domains: Domains,
     /// Most people in a room.
     pub occupants_max: usize,
+    /// Whether redundant sound (RFC 2198) is offered to those who take it.
+    pub opus_red: bool,
     /// Tells which software this is.
     pub version: String,
 }

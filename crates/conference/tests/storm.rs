@@ -58,7 +58,12 @@ struct Crowd {
 
 impl Crowd {
     fn new() -> Self {
-        let settings = Settings { domains: Domains::of("meet.example"), occupants_max: PEOPLE, version: "test".into() };
+        let settings = Settings {
+            domains: Domains::of("meet.example"),
+            occupants_max: PEOPLE,
+            opus_red: false,
+            version: "test".into(),
+        };
         let (now, mut out) = (Instant::now(), Vec::new());
         let room = BareJid::new("standup@muc.meet.example").unwrap();
         let conference = Conference::new(now, SystemTime::UNIX_EPOCH, room, Arc::new(settings), [7; 32], &mut out);

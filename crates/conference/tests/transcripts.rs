@@ -5,7 +5,8 @@
 //! - `# …` a remark;
 //! - `ana > <stanza…>` ana's client says this; `ana gone` her session is over; `request` a conference request names the room;
 //! - `bridge > allocated ana` and `restarted ana 1`, `expired ana silent`, `lost`: the bridge says this;
-//! - `wait 20s` time passes; `in <address>`, as the first line, names another room than the usual one;
+//! - `wait 20s` time passes; `in <address>`, as the first line, names another room than the usual one, and `offering red` a server that
+//!   offers redundant sound;
 //! - `ana < <stanza…>`, `ana,bo < <stanza…>` what they hear; `bridge < …` what the bridge is asked; `room closed`.
 //!
 //! Random ids appear as `$id1`, `$uuid1` in the order in which they come up, and may be used in what clients say. `UPDATE_TRANSCRIPTS=1
@@ -60,7 +61,12 @@ impl Stage {
     }
 
     fn of(room: &str) -> Self {
-        let settings = Settings { domains: Domains::of("meet.example"), occupants_max: 3, version: "test".into() };
+        Self::with(room, false)
+    }
+
+    fn with(room: &str, opus_red: bool) -> Self {
+        let settings =
+            Settings { domains: Domains::of("meet.example"), occupants_max: 3, opus_red, version: "test".into() };
         let (now, mut out) = (Instant::now(), Vec::new());
         let room = BareJid::new(room).unwrap();
         let created = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
@@ -89,6 +95,7 @@ impl Stage {
         let (who, what) = line.split_once(' ').unwrap_or((line, ""));
         match (who, what) {
             ("in", room) => *self = Self::of(room),
+            ("offering", "red") => *self = Self::with("standup@muc.meet.example", true),
             ("request", "") => self.handle(Input::Requested),
             ("wait", seconds) => self.wait(seconds.trim_end_matches('s').parse().unwrap()),
             ("bridge", event) => self.handle(Input::Bridge(bridge_event(event.trim_start_matches("> ")))),
@@ -230,6 +237,7 @@ fn shown_request(request: &BridgeRequest) -> String {
                 ("tcc", capabilities.transport_cc),
                 ("names", capabilities.source_names),
                 ("rewriting", capabilities.ssrc_rewriting),
+                ("red", capabilities.opus_red),
             ];
             let flags: Vec<&str> = flags.into_iter().filter_map(|(name, on)| on.then_some(name)).collect();
             format!("allocate {} [{}]", who(endpoint), flags.join(" "))

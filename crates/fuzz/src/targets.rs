@@ -87,7 +87,7 @@ pub fn jingle(input: &[u8]) {
 /// A room takes any stanza of a stranger, an occupant, or two.
 pub fn room(input: &[u8]) {
     let Some(stanza) = std::str::from_utf8(input).ok().and_then(|text| tertulia_xmpp::parse(text).ok()) else { return };
-    let settings = Settings { domains: Domains::of("d"), occupants_max: 5, version: "f".into() };
+    let settings = Settings { domains: Domains::of("d"), occupants_max: 5, opus_red: false, version: "f".into() };
     let (now, mut out) = (Instant::now(), Vec::new());
     let name = BareJid::new("r@muc.d").unwrap();
     let mut room = Conference::new(now, SystemTime::UNIX_EPOCH, name, Arc::new(settings), [1; 32], &mut out);

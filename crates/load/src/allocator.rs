@@ -1,4 +1,5 @@
-//! A counting allocator: how often the bridge's threads allocate. Off until it is asked for, so that it does not disturb times.
+//! A counting allocator: how often the bridge's threads allocate. Off until it is asked for, so that it does not
+//! disturb times.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -35,7 +36,8 @@ fn note() {
     }
 }
 
-// SAFETY: everything is passed on to the system's allocator unchanged; counting touches only atomics and a cell of the thread that
+// SAFETY: everything is passed on to the system's allocator unchanged; counting touches only atomics and a cell of the
+// thread that
 // needs no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

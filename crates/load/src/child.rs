@@ -55,6 +55,7 @@ pub(crate) fn run(how: How) -> std::io::Result<()> {
         endpoints_per_worker: 1 << 20,
         spread_at: how.spread_at,
         policy: Policy::default(),
+        overload: None,
         channels: ChannelKinds::WebSocket,
         tcp_port: None,
     };

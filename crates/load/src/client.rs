@@ -66,8 +66,18 @@ pub(crate) struct Spec {
     pub(crate) created: Instant,
     /// Set for a client of other hands.
     pub(crate) cross: Option<Ready>,
-    /// Set for a client of another server, which has SSRCs of its own: the person whom all that comes is from.
-    pub(crate) foreign: Option<u32>,
+    /// Whether it offers the connection: then it has a bridge's part in ICE and DTLS.
+    pub(crate) offers: bool,
+    /// Set for a client of another server, which has SSRCs of its own.
+    pub(crate) foreign: Option<Foreign>,
+}
+
+/// How what comes from another server is told apart: one person sends, and payload types say what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Foreign {
+    pub(crate) person: u32,
+    pub(crate) opus: u8,
+    pub(crate) vp8: u8,
 }
 
 /// Which way publishers' packets go.
@@ -75,8 +85,19 @@ pub(crate) struct Spec {
 pub(crate) enum Mode {
     /// Sealed, to the bridge.
     Bridge,
-    /// In the clear, to a fan-out that does nothing else. `sealed` says that what comes back cannot be read, only counted.
+    /// In the clear, to a fan-out that does nothing else. `sealed` says that what comes back cannot be read, only
+    /// counted.
     FanOut { to: SocketAddr, sealed: bool },
+}
+
+impl Foreign {
+    fn slot(self, payload_type: u8) -> Slot {
+        match payload_type {
+            own if own == self.opus => Slot::Audio,
+            own if own == self.vp8 => Slot::Video(2),
+            _ => Slot::Rtx(2),
+        }
+    }
 }
 
 /// What a client needs of its shard.
@@ -121,7 +142,7 @@ pub(crate) struct Client {
     retry: Duration,
     up: Option<Link>,
     down: Option<Link>,
-    foreign: Option<u32>,
+    foreign: Option<Foreign>,
     created: Instant,
     seen_first: bool,
     seen_watched: Option<Instant>,
@@ -172,12 +193,13 @@ impl Client {
         let now = around.now;
         let link = |salt| spec.badness.map(|badness| Link::new(badness, spec.seed ^ salt));
         let round_trip = spec.badness.map_or(0, |badness| 2 * badness.delay_ms + badness.jitter_ms);
+        let role = if spec.offers { Role::Bridge } else { Role::Client };
         let mut client = Self {
             person: spec.person,
             room: spec.room,
             address,
             bridge: spec.bridge,
-            transport: Transport::new(now, Role::Client, identity, spec.credentials.clone(), &[address]),
+            transport: Transport::new(now, role, identity, spec.credentials.clone(), &[address]),
             transport_at: None,
             camera: spec.camera.then(|| Camera::new(spec.person)),
             voice: spec.voice.map(Voice::new),
@@ -361,7 +383,7 @@ impl Client {
         self.feedback_at.get_or_insert(around.now + FEEDBACK_INTERVAL);
         let known = match self.foreign {
             None => owner(packet.header.ssrc),
-            Some(person) => foreign_slot(packet.header.payload_type).map(|slot| (person, slot)),
+            Some(foreign) => Some((foreign.person, foreign.slot(packet.header.payload_type))),
         };
         let Some((person, slot)) = known else {
             return around.tally.violation("a packet under an SSRC that nobody has");
@@ -578,16 +600,6 @@ fn send_compound(transport: &mut Transport, way: &mut Way<'_>, compound: &Writer
         slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
         transport.seal_rtcp(slot, bytes.len()).map(|(len, _, remote)| (len, remote))
     });
-}
-
-/// Other servers keep our payload types.
-fn foreign_slot(payload_type: u8) -> Option<Slot> {
-    match payload_type {
-        OPUS => Some(Slot::Audio),
-        VP8 => Some(Slot::Video(2)),
-        VP8_RTX => Some(Slot::Rtx(2)),
-        _ => None,
-    }
 }
 
 fn ip_of(address: SocketAddr) -> Ipv4Addr {

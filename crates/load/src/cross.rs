@@ -1,4 +1,5 @@
-//! A subscriber of other hands: str0m's ICE, DTLS, SRTP, NACK and feedback, so that generator and bridge are never wrong in the same way.
+//! A subscriber of other hands: str0m's ICE, DTLS, SRTP, NACK and feedback, so that generator and bridge are never
+//! wrong in the same way.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;

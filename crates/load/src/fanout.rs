@@ -1,4 +1,5 @@
-//! A fan-out that decides nothing: what comes from a publisher goes to its subscribers. Two limits in one: sending alone, and sealing
+//! A fan-out that decides nothing: what comes from a publisher goes to its subscribers. Two limits in one: sending
+//! alone, and sealing
 //! plus sending, at a given run length.
 
 use std::io;
@@ -142,7 +143,8 @@ impl Turning {
             message.msg_hdr.msg_iov = vector;
             message.msg_hdr.msg_iovlen = 1;
         }
-        // SAFETY: every message points to a vector and a buffer that live until after the call. It waits for the first one, as long as
+        // SAFETY: every message points to a vector and a buffer that live until after the call. It waits for the first
+        // one, as long as
         // the socket's timeout says.
         let received = unsafe {
             let count = RECEIVE_MAX as libc::c_uint;
@@ -245,7 +247,8 @@ impl Outbox {
 fn write_segment(header: &mut libc::msghdr, control: &mut [u64; CONTROL_LEN / 8], segment: usize) {
     let segment = u16::try_from(segment).unwrap_or(u16::MAX);
     header.msg_control = control.as_mut_ptr().cast();
-    // SAFETY: the buffer is aligned and large enough for one control message of this size, whose fields are all written.
+    // SAFETY: the buffer is aligned and large enough for one control message of this size, whose fields are all
+    // written.
     unsafe {
         header.msg_controllen = CMSG_SPACE(size_of::<u16>() as u32) as usize;
         let message = CMSG_FIRSTHDR(header);

@@ -8,15 +8,17 @@ use serde_json::{Value, json};
 use tertulia_media::identity::{Identity, ice_credentials};
 use tertulia_model::{DtlsSetup, Fingerprint, HashFunction, IceCredentials, MediaKind};
 
-use crate::client::{OPUS, Spec, TRANSPORT_CC_ID, VP8, VP8_RTX};
+use crate::client::{Foreign, OPUS, Spec, TRANSPORT_CC_ID, VP8, VP8_RTX};
 use crate::measure::{Pace, Round, Window};
 use crate::process::{cores, cpu_of};
 use crate::record::Record;
-use crate::shard::{Order, Shard};
+use crate::shard::{Network, Order, Shard};
 use crate::sources::{Slot, ssrc};
 
-const ROOM: u32 = 7_001;
 const FEED: u32 = 1;
+/// Of the clients. Janus binds what it sends to one interface and leaves loopback out; `docs/performance.md` says which
+/// interface to make.
+const NETWORK: Network = Network { prefix: [198, 19], interface: c"load0" };
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where it is.
@@ -35,27 +37,21 @@ pub(crate) struct Target {
 pub(crate) fn run(target: Target, subscribers: u32, pace: Pace) -> io::Result<Record> {
     let identity = Identity::generate().map_err(|_| io::Error::other("no certificate can be made"))?;
     let core = cores() - 1;
-    let shard = Shard::start(0, Some(core), Instant::now(), identity.clone())?;
+    let shard = Shard::start(NETWORK, Some(core), Instant::now(), identity.clone())?;
     let mut api = Api::open(target.address)?;
-    let start = Instant::now();
     let handle = api.attach()?;
-    let room = json!({ "request": "create", "room": ROOM, "publishers": 4, "bitrate": 0, "videocodec": "vp8" });
+    let room =
+        json!({ "request": "create", "room": room_number(), "publishers": 4, "bitrate": 0, "videocodec": "vp8" });
     let created = api.message(handle, room, None)?;
     if created["plugindata"]["data"]["videoroom"] != "created" {
         return Err(io::Error::other(format!("Janus makes no room: {created}")));
     }
     publish(&mut api, handle, &shard, &identity)?;
+    wait_for(&shard, 1)?; // before, nobody can subscribe
     for person in 1..=subscribers {
         subscribe(&mut api, person, &shard, &identity)?;
     }
-    let wanted = subscribers as usize + 1;
-    while shard.read()?.connected < wanted {
-        if start.elapsed() > PATIENCE + Duration::from_millis(100) * subscribers {
-            let connected = shard.read()?.connected;
-            return Err(io::Error::other(format!("{connected} of {wanted} clients connected to Janus")));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for(&shard, subscribers as usize + 1)?;
     let mut rounds = Vec::new();
     for _ in 0..pace.rounds {
         api.keep_alive()?;
@@ -66,6 +62,20 @@ pub(crate) fn run(target: Target, subscribers: u32, pace: Pace) -> io::Result<Re
     record.put("violations", json!(shard.read()?.tally.violations));
     shard.end();
     Ok(record)
+}
+
+fn wait_for(shard: &Shard, wanted: usize) -> io::Result<()> {
+    let (start, patience) = (Instant::now(), PATIENCE + Duration::from_millis(100) * wanted as u32);
+    loop {
+        let connected = shard.read()?.connected;
+        if connected >= wanted {
+            return Ok(());
+        }
+        if start.elapsed() > patience {
+            return Err(io::Error::other(format!("{connected} of {wanted} clients connected to Janus")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// All threads of Janus count: it has one for each connection, or loops that share them.
@@ -96,14 +106,15 @@ fn window(target: Target, shard: &Shard, pace: Pace) -> io::Result<Window> {
 
 fn publish(api: &mut Api, handle: u64, shard: &Shard, identity: &Identity) -> io::Result<()> {
     let own = Side::new(identity, shard.address_of(0));
-    let body = json!({ "request": "joinandconfigure", "ptype": "publisher", "room": ROOM, "id": FEED });
+    let body = json!({ "request": "joinandconfigure", "ptype": "publisher", "room": room_number(), "id": FEED });
     let answer = api.negotiate(handle, body, Some(("offer", own.offer())))?;
     add(shard, 0, own, &answer)
 }
 
 fn subscribe(api: &mut Api, person: u32, shard: &Shard, identity: &Identity) -> io::Result<()> {
     let handle = api.attach()?;
-    let body = json!({ "request": "join", "ptype": "subscriber", "room": ROOM, "streams": [{ "feed": FEED }] });
+    let body =
+        json!({ "request": "join", "ptype": "subscriber", "room": room_number(), "streams": [{ "feed": FEED }] });
     let offer = api.negotiate(handle, body, None)?;
     let own = Side::new(identity, shard.address_of(person as usize));
     let answer = own.answer(&offer);
@@ -115,6 +126,9 @@ fn subscribe(api: &mut Api, person: u32, shard: &Shard, identity: &Identity) -> 
 fn add(shard: &Shard, person: u32, own: Side, sdp: &str) -> io::Result<()> {
     let (remote, bridge) =
         read_transport(sdp).ok_or_else(|| io::Error::other(format!("Janus' SDP has no transport:\n{sdp}")))?;
+    // Janus has payload types of its own towards subscribers.
+    let (opus, vp8) = (payload_type(sdp, "opus/48000").unwrap_or(OPUS), payload_type(sdp, "VP8/90000").unwrap_or(VP8));
+    let foreign = Foreign { person: 0, opus, vp8 };
     let publishes = person == 0;
     let spec = Spec {
         person,
@@ -128,7 +142,8 @@ fn add(shard: &Shard, person: u32, own: Side, sdp: &str) -> io::Result<()> {
         seed: 0,
         created: Instant::now(),
         cross: None,
-        foreign: Some(0),
+        offers: publishes,
+        foreign: Some(foreign),
     };
     shard.send(Order::Add(Box::new(spec)));
     Ok(())
@@ -151,14 +166,15 @@ impl Side {
         let (audio, video, rtx) = (ssrc(0, Slot::Audio), ssrc(0, Slot::Video(2)), ssrc(0, Slot::Rtx(2)));
         let sound = format!("a=rtpmap:{OPUS} opus/48000/2\r\na=sendonly\r\na=ssrc:{audio} cname:load\r\n");
         let pictures = format!(
-            "a=rtpmap:{VP8} VP8/90000\r\na=rtcp-fb:{VP8} nack\r\na=rtcp-fb:{VP8} nack pli\r\na=rtcp-fb:{VP8} transport-cc\r\n\
+            "a=rtpmap:{VP8} VP8/90000\r\na=rtcp-fb:{VP8} nack\r\na=rtcp-fb:{VP8} nack pli\r\n\
+             a=rtcp-fb:{VP8} transport-cc\r\n\
              a=rtpmap:{VP8_RTX} rtx/90000\r\na=fmtp:{VP8_RTX} apt={VP8}\r\n\
              a=extmap:{TRANSPORT_CC_ID} http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
              a=sendonly\r\na=ssrc-group:FID {video} {rtx}\r\na=ssrc:{video} cname:load\r\na=ssrc:{rtx} cname:load\r\n"
         );
         let both = [
-            self.section(MediaKind::Audio, &OPUS.to_string(), "0", &sound),
-            self.section(MediaKind::Video, &format!("{VP8} {VP8_RTX}"), "1", &pictures),
+            self.section(MediaKind::Audio, &OPUS.to_string(), "0", DtlsSetup::Passive, &sound),
+            self.section(MediaKind::Video, &format!("{VP8} {VP8_RTX}"), "1", DtlsSetup::Passive, &pictures),
         ];
         self.session(&["0", "1"], &both.concat())
     }
@@ -174,7 +190,7 @@ impl Side {
             let kept = |line: &&str| ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:"].iter().any(|name| line.starts_with(name));
             let mut lines: String = section.lines().filter(kept).map(|line| format!("{line}\r\n")).collect();
             lines.push_str("a=recvonly\r\n");
-            sections.push_str(&self.section(kind, &formats.join(" "), mid, &lines));
+            sections.push_str(&self.section(kind, &formats.join(" "), mid, DtlsSetup::Active, &lines));
             mids.push(mid);
         }
         self.session(&mids, &sections)
@@ -184,13 +200,14 @@ impl Side {
         format!("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {}\r\n{sections}", mids.join(" "))
     }
 
-    fn section(&self, kind: MediaKind, formats: &str, mid: &str, lines: &str) -> String {
+    fn section(&self, kind: MediaKind, formats: &str, mid: &str, setup: DtlsSetup, lines: &str) -> String {
         let (ip, port) = (self.address.ip(), self.address.port());
         let IceCredentials { ufrag, pwd } = &self.credentials;
-        let (kind, fingerprint) = (kind.as_str(), &self.fingerprint);
+        let (kind, setup, fingerprint) = (kind.as_str(), setup.as_str(), &self.fingerprint);
         format!(
-            "m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 {ip}\r\na=mid:{mid}\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\n\
-             a=fingerprint:sha-256 {fingerprint}\r\na=setup:active\r\na=rtcp-mux\r\n{lines}\
+            "m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 {ip}\r\na=mid:{mid}\r\n\
+             a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\n\
+             a=fingerprint:sha-256 {fingerprint}\r\na=setup:{setup}\r\na=rtcp-mux\r\n{lines}\
              a=candidate:1 1 udp 2130706431 {ip} {port} typ host\r\na=end-of-candidates\r\n"
         )
     }
@@ -210,6 +227,13 @@ fn read_transport(sdp: &str) -> Option<((IceCredentials, Fingerprint), SocketAdd
         udp.then_some(SocketAddr::new(ip, words.get(5)?.parse().ok()?))
     });
     Some(((credentials, fingerprint), address.into_iter().next()?))
+}
+
+/// The number of a codec.
+fn payload_type(sdp: &str, codec: &str) -> Option<u8> {
+    let rows = sdp.lines().filter_map(|line| line.trim().strip_prefix("a=rtpmap:")?.split_once(' '));
+    let mut found = rows.filter(|(_, name)| name.starts_with(codec));
+    found.next().and_then(|(number, _)| number.parse().ok())
 }
 
 /// One session of Janus' HTTP interface.
@@ -251,7 +275,7 @@ impl Api {
         self.message(handle, body, jsep)?;
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            let event = self.http(&format!("GET /janus/{}?maxev=1 HTTP/1.1\r\n", self.session), "")?;
+            let event = self.http(&format!("GET /janus/{}?maxev=1 HTTP/1.0\r\n", self.session), "")?;
             let events = if let Value::Array(events) = event { events } else { vec![event] };
             for event in events {
                 if event["sender"].as_u64() != Some(handle) {
@@ -272,23 +296,29 @@ impl Api {
         self.count += 1;
         order["transaction"] = json!(self.count.to_string());
         let answer =
-            self.http(&format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n"), &order.to_string())?;
+            self.http(&format!("POST {path} HTTP/1.0\r\nContent-Type: application/json\r\n"), &order.to_string())?;
         if answer["janus"] == "error" {
             return Err(io::Error::other(format!("Janus refuses: {answer}")));
         }
         Ok(answer)
     }
 
+    /// In the old version of the protocol: answers then come in one piece.
     fn http(&self, head: &str, body: &str) -> io::Result<Value> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(35)))?; // its long poll ends after 30
         let len = body.len();
-        write!(stream, "{head}Host: janus\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{body}")?;
+        write!(stream, "{head}Host: janus\r\nContent-Length: {len}\r\n\r\n{body}")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         serde_json::from_str(body).map_err(|_| io::Error::other(format!("Janus answers {answer:?}")))
     }
+}
+
+/// A room that no other run has left behind: they last as long as Janus.
+fn room_number() -> u32 {
+    std::process::id()
 }
 
 fn odd() -> io::Error {
@@ -313,7 +343,8 @@ mod tests {
 
     #[test]
     fn an_answer_takes_every_section_with_its_formats() {
-        let offer = "v=0\r\na=group:BUNDLE 0 x\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=rtpmap:111 opus/48000/2\r\n\
+        let offer = "v=0\r\na=group:BUNDLE 0 x\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n\
+                     a=mid:0\r\na=rtpmap:111 opus/48000/2\r\n\
                      a=sendonly\r\nm=video 9 UDP/TLS/RTP/SAVPF 100 96\r\na=mid:x\r\na=rtpmap:100 VP8/90000\r\n";
         let answer = side().answer(offer);
         assert!(answer.contains("a=group:BUNDLE 0 x\r\n"), "{answer}");

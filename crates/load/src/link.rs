@@ -1,4 +1,5 @@
-//! A bad network between one client and the bridge: loss, delay, jitter, reordering, a bottleneck with a queue. Pure and seeded.
+//! A bad network between one client and the bridge: loss, delay, jitter, reordering, a bottleneck with a queue. Pure
+//! and seeded.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -42,8 +42,8 @@ pub(crate) struct Window {
     pub(crate) seen: Reading,
     /// Packets of the window, its beginning and end included, that never came.
     pub(crate) lost: u64,
-    pub(crate) before: Counters,
-    pub(crate) after: Counters,
+    /// What the bridge counted before and after; nothing where there is another server.
+    pub(crate) counters: Option<(Counters, Counters)>,
     /// Datagrams for which some socket of this machine had no room.
     pub(crate) kernel_drops: u64,
 }
@@ -125,8 +125,7 @@ pub(crate) fn window(meeting: &mut Meeting, pace: Pace, activity: Activity, thre
         generator_s: seen.cpu.saturating_sub(cpu_before).as_secs_f64(),
         lost: lost(&end).saturating_sub(lost(&beginning)),
         seen,
-        before,
-        after,
+        counters: Some((before, after)),
         kernel_drops: kernel_drops().saturating_sub(drops),
     })
 }

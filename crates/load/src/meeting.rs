@@ -75,7 +75,7 @@ impl Meeting {
         let shards: io::Result<Vec<Shard>> = free
             .into_iter()
             .zip(0..)
-            .map(|(core, number)| Shard::start(number, core, epoch, identity.clone()))
+            .map(|(core, number)| Shard::start(shard::Network::loopback(number), core, epoch, identity.clone()))
             .collect();
         let shards = shards?;
         let count = plan.people.len();
@@ -303,6 +303,7 @@ impl Meeting {
             seed: self.seed.wrapping_add(u64::from(person) << 8),
             created: self.asked[person as usize].unwrap_or_else(Instant::now),
             cross,
+            offers: false,
             foreign: None,
         };
         self.shards[shard].send(shard::Order::Add(Box::new(spec)));

@@ -135,7 +135,8 @@ fn read_body(body: &[u8]) -> Option<(Stamp, u64)> {
     Some((stamp, long(8)))
 }
 
-/// A sum over bytes in four lanes: every packet is authenticated already, this finds mix-ups and costs a tenth of the decryption.
+/// A sum over bytes in four lanes: every packet is authenticated already, this finds mix-ups and costs a tenth of the
+/// decryption.
 fn sum(bytes: &[u8]) -> u64 {
     const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut lanes = [1u64, 2, 3, 4];

@@ -1,4 +1,5 @@
-//! What generator and bridge process say to each other: a JSON object a line, orders to its input, reports from its output.
+//! What generator and bridge process say to each other: a JSON object a line, orders to its input, reports from its
+//! output.
 
 use std::net::SocketAddr;
 

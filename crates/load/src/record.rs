@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::histogram::Histogram;
 use crate::measure::{Round, Window, median};
 use crate::meeting::Joined;
+use crate::protocol::Counters;
 
 /// A result in the making.
 #[derive(Debug, Default)]
@@ -75,6 +76,7 @@ impl Record {
             of(&|round| Some(round.bridge.seen.tally.bytes as f64 * 8.0 / 1e9 / round.bridge.seconds)).map(first),
         );
         self.checks(rounds);
+        self.counted(rounds);
         let mut latency = Histogram::default();
         rounds.iter().for_each(|round| latency.add(&round.bridge.seen.tally.latency));
         self.latency("latency", &latency);
@@ -136,8 +138,6 @@ impl Record {
         self.put("reorder_added", sum(&|window| window.seen.tally.reordered));
         self.put("replayed", sum(&|window| window.seen.tally.replayed));
         self.put("kernel_drops", sum(&|window| window.kernel_drops));
-        self.put("bridge_refused", sum(&|window| window.after.refused - window.before.refused));
-        self.put("bridge_dropped", sum(&|window| window.after.dropped - window.before.dropped));
         self.put("generator_late_frames", sum(&|window| window.seen.tally.late_frames));
         self.put("keyframe_requests", sum(&|window| window.seen.tally.plis));
         let (frames, on_time) =
@@ -146,23 +146,29 @@ impl Record {
         let histogram = runs.iter().enumerate().filter(|(_, count)| **count > 0);
         let histogram: Map<String, Value> = histogram.map(|(len, count)| (len.to_string(), json!(count))).collect();
         self.put("arrived_run_histogram", histogram);
-        let classes = ["1", "2", "3-4", "5-8", "9-16", "17-32", "33-64"].iter().enumerate();
-        let class = |class: usize| {
-            let count = |of: &[u64]| of.get(class).copied().unwrap_or(0);
-            sum(&|window| count(&window.after.runs).saturating_sub(count(&window.before.runs)))
-        };
-        let sent: Map<String, Value> = classes.map(|(n, name)| ((*name).to_owned(), json!(class(n)))).collect();
-        self.put("gso_run_histogram", sent);
-        self.put("bridge_dropped_full", sum(&|window| window.after.dropped_full - window.before.dropped_full));
-        let verified = sum(&|window| window.seen.tally.verified);
-        let allocations: Option<u64> =
-            rounds.iter().map(|r| Some(r.bridge.after.allocations? - r.bridge.before.allocations?)).sum();
-        self.put_some(
-            "heap_allocs_per_packet",
-            allocations.filter(|_| verified > 0).map(|n| n as f64 / verified as f64),
-        );
         let violations = rounds.last().map(|round| &round.bridge.seen.tally.violations);
         self.put("violations", json!(violations.cloned().unwrap_or_default()));
+    }
+
+    /// What the bridge itself counted.
+    fn counted(&mut self, rounds: &[Round]) {
+        let pairs: Option<Vec<_>> = rounds.iter().map(|round| round.bridge.counters.as_ref()).collect();
+        let Some(pairs) = pairs else { return };
+        let sum = |pick: &dyn Fn(&Counters) -> u64| -> u64 {
+            pairs.iter().map(|(before, after)| pick(after).saturating_sub(pick(before))).sum()
+        };
+        self.put("bridge_refused", sum(&|counters| counters.refused));
+        self.put("bridge_dropped", sum(&|counters| counters.dropped));
+        self.put("bridge_dropped_full", sum(&|counters| counters.dropped_full));
+        let classes = ["1", "2", "3-4", "5-8", "9-16", "17-32", "33-64"].iter().enumerate();
+        let class = |class: usize| sum(&|counters| counters.runs.get(class).copied().unwrap_or(0));
+        let sent: Map<String, Value> = classes.map(|(n, name)| ((*name).to_owned(), json!(class(n)))).collect();
+        self.put("gso_run_histogram", sent);
+        let verified: u64 = rounds.iter().map(|round| round.bridge.seen.tally.verified).sum();
+        let allocations: Option<u64> =
+            pairs.iter().map(|(before, after)| Some(after.allocations? - before.allocations?)).sum();
+        let each = allocations.filter(|_| verified > 0).map(|count| count as f64 / verified as f64);
+        self.put_number("heap_allocs_per_packet", each);
     }
 
     fn latency(&mut self, name: &str, histogram: &Histogram) {

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ffi::CStr;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::JoinHandle;
@@ -20,8 +21,21 @@ use crate::tally::Tally;
 const NAP_MAX: Duration = Duration::from_millis(2);
 /// Readings of the socket before timers are looked at.
 const READS_PER_TURN: usize = 4;
-/// First byte pair of the clients' addresses: shard n uses 127.(64+n).0.0/16.
-const FIRST_NETWORK: u8 = 64;
+
+/// Where a shard's clients are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Network {
+    /// First half of their addresses; the other half numbers them.
+    pub(crate) prefix: [u8; 2],
+    pub(crate) interface: &'static CStr,
+}
+
+impl Network {
+    /// The n-th shard's, on loopback.
+    pub(crate) fn loopback(shard: u8) -> Self {
+        Self { prefix: [127, 64 + shard], interface: c"lo" }
+    }
+}
 
 /// What a shard is told.
 pub(crate) enum Order {
@@ -85,7 +99,7 @@ impl Reading {
 pub(crate) struct Shard {
     orders: Sender<Order>,
     thread: JoinHandle<()>,
-    number: u8,
+    network: Network,
     port: u16,
 }
 
@@ -94,15 +108,15 @@ impl Shard {
     ///
     /// # Errors
     /// When the system gives no socket or no thread.
-    pub(crate) fn start(number: u8, core: Option<usize>, epoch: Instant, identity: Identity) -> io::Result<Self> {
-        let net = Net::bind()?;
+    pub(crate) fn start(network: Network, core: Option<usize>, epoch: Instant, identity: Identity) -> io::Result<Self> {
+        let net = Net::bind(network.interface)?;
         let port = net.port();
         let (orders, inbox) = crossbeam_channel::unbounded();
-        let thread = std::thread::Builder::new().name(format!("load-{number}")).spawn(move || {
+        let thread = std::thread::Builder::new().name("load".into()).spawn(move || {
             core.into_iter().for_each(pin_to_core);
-            Turning::new(net, number, epoch, identity).run(&inbox);
+            Turning::new(net, network, epoch, identity).run(&inbox);
         })?;
-        Ok(Self { orders, thread, number, port })
+        Ok(Self { orders, thread, network, port })
     }
 
     /// Gives an order.
@@ -113,7 +127,7 @@ impl Shard {
 
     /// Where its n-th client is.
     pub(crate) fn address_of(&self, client: usize) -> SocketAddr {
-        SocketAddr::from((ip_of(self.number, client), self.port))
+        SocketAddr::from((ip_of(self.network, client), self.port))
     }
 
     /// What it has seen.
@@ -134,10 +148,10 @@ impl Shard {
     }
 }
 
-fn ip_of(shard: u8, client: usize) -> Ipv4Addr {
+fn ip_of(network: Network, client: usize) -> Ipv4Addr {
     // Never the network's own first address.
     let [high, low] = u16::try_from(client + 1).unwrap_or(u16::MAX).to_be_bytes();
-    Ipv4Addr::new(127, FIRST_NETWORK + shard, high, low)
+    Ipv4Addr::new(network.prefix[0], network.prefix[1], high, low)
 }
 
 fn client_of(ip: Ipv4Addr) -> Option<usize> {
@@ -148,7 +162,7 @@ fn client_of(ip: Ipv4Addr) -> Option<usize> {
 /// The thread's state.
 struct Turning {
     net: Net,
-    number: u8,
+    network: Network,
     epoch: Instant,
     identity: Identity,
     clients: Vec<Member>,
@@ -191,10 +205,10 @@ impl Member {
 }
 
 impl Turning {
-    fn new(net: Net, number: u8, epoch: Instant, identity: Identity) -> Self {
+    fn new(net: Net, network: Network, epoch: Instant, identity: Identity) -> Self {
         Self {
             net,
-            number,
+            network,
             epoch,
             identity,
             clients: Vec::new(),
@@ -284,7 +298,7 @@ impl Turning {
     }
 
     fn add(&mut self, now: Instant, mut spec: Spec) {
-        let address = SocketAddr::from((ip_of(self.number, self.clients.len()), self.net.port()));
+        let address = SocketAddr::from((ip_of(self.network, self.clients.len()), self.net.port()));
         let cross = spec.cross.take();
         let tally = if cross.is_some() { &mut self.cross_tally } else { &mut self.tally };
         let (net, epoch, mode, watched) = (&mut self.net, self.epoch, self.mode, self.watched);

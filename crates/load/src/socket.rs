@@ -1,9 +1,13 @@
-//! One UDP socket for thousands of clients: each has an address of its own in 127.0.0.0/8, so the bridge sees as many peers.
+//! One UDP socket for thousands of clients: each has an address of its own in 127.0.0.0/8, so the bridge sees as many
+//! peers.
 //!
-//! The socket is bound to every address, but to the loopback interface only. Where a datagram came to, and where it seems to come from,
-//! travels as `IP_PKTINFO`. With `UDP_GRO` a run that was sent by segmentation offload arrives as one piece, as on a network card that
+//! The socket is bound to every address, but to the loopback interface only. Where a datagram came to, and where it
+//! seems to come from,
+//! travels as `IP_PKTINFO`. With `UDP_GRO` a run that was sent by segmentation offload arrives as one piece, as on a
+//! network card that
 //! segments.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::zeroed;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -59,26 +63,25 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// Binds the socket.
+    /// Binds the socket to an interface: nothing but this machine shall reach it.
     ///
     /// # Errors
     /// When the system refuses.
-    pub(crate) fn bind() -> io::Result<Self> {
+    pub(crate) fn bind(interface: &CStr) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.set_nonblocking(true)?;
-        let device = b"lo\0";
         // SAFETY: the descriptor is open, the name lives until after the call and has the length that is told.
         let bound = unsafe {
             libc::setsockopt(
                 socket.as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_BINDTODEVICE,
-                device.as_ptr().cast(),
-                device.len() as libc::socklen_t,
+                interface.as_ptr().cast(),
+                interface.count_bytes() as libc::socklen_t,
             )
         };
         if bound != 0 {
-            return Err(io::Error::last_os_error()); // nothing but this machine shall reach it
+            return Err(io::Error::last_os_error());
         }
         set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
@@ -225,7 +228,8 @@ fn write_source(header: &mut msghdr, control: &mut Control, from: Ipv4Addr) {
         ipi_addr: libc::in_addr { s_addr: 0 },
     };
     header.msg_control = control.0.as_mut_ptr().cast::<c_void>();
-    // SAFETY: the buffer is aligned and large enough for one control message of this size, whose fields are all written.
+    // SAFETY: the buffer is aligned and large enough for one control message of this size, whose fields are all
+    // written.
     unsafe {
         header.msg_controllen = CMSG_SPACE(size_of::<in_pktinfo>() as u32) as usize;
         let message: *mut cmsghdr = CMSG_FIRSTHDR(header);
@@ -239,7 +243,8 @@ fn write_source(header: &mut msghdr, control: &mut Control, from: Ipv4Addr) {
 /// Destination address and, for a run, the length of its datagrams.
 fn read_control(header: &msghdr) -> (Ipv4Addr, Option<usize>) {
     let (mut to, mut segment) = (Ipv4Addr::UNSPECIFIED, None);
-    // SAFETY: the kernel wrote the control buffer and its length; the macros stay inside it, and each datum is as long as its type.
+    // SAFETY: the kernel wrote the control buffer and its length; the macros stay inside it, and each datum is as long
+    // as its type.
     unsafe {
         let mut message = CMSG_FIRSTHDR(header);
         while !message.is_null() {
@@ -266,7 +271,7 @@ mod tests {
 
     #[test]
     fn clients_of_one_socket_have_addresses_of_their_own() {
-        let mut net = Net::bind().unwrap();
+        let mut net = Net::bind(c"lo").unwrap();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
         let mut froms = Vec::new();

@@ -211,7 +211,8 @@ impl Stream {
         self.missing.clear(); // is not asked for
     }
 
-    /// Pictures: within a segment both numbers rise together; a new one starts with a key frame. Returns whether one starts here.
+    /// Pictures: within a segment both numbers rise together; a new one starts with a key frame. Returns whether one
+    /// starts here.
     fn check_place(&mut self, before: Option<SeqNo>, number: SeqNo, stamp: Stamp, tally: &mut Tally) -> bool {
         let shift = number.wrapping_sub(u64::from(stamp.number));
         let place = self.segments.iter().rev().find(|segment| segment.from <= number);

@@ -37,6 +37,8 @@ pub struct Settings {
     pub advertised: Vec<(IpAddr, Option<IpAddr>)>,
     /// How conferences forward.
     pub policy: Policy,
+    /// Busy share of a worker's thread, 0 to 1, above which its receivers get fewer pictures; `None` is never.
+    pub overload: Option<f32>,
     /// Most endpoints on one worker.
     pub endpoints_per_worker: usize,
     /// Endpoints of a conference on one worker before it goes to another; 0 is never.
@@ -200,7 +202,8 @@ impl MediaBridge {
                     bridge: name.clone(),
                     endpoints_max: settings.endpoints_per_worker,
                     channels: settings.channels,
-                    policy: settings.policy,
+                    policy: settings.policy.clone(),
+                    overload: settings.overload,
                 },
                 identity.clone(),
                 Arc::clone(&registry),
@@ -518,6 +521,7 @@ mod tests {
             workers: 1,
             advertised: Vec::new(),
             policy: Policy::default(),
+            overload: None,
             endpoints_per_worker: 10,
             channels: ChannelKinds::WebSocket,
             tcp_port: None,

@@ -6,6 +6,7 @@ mod bridge;
 mod epoll;
 pub mod identity;
 mod interfaces;
+mod load;
 mod placement;
 pub mod registry;
 pub mod ring;

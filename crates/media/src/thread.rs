@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox, TrySendError};
 use tracing::warn;
 
+use crate::load::Meter;
 use crate::socket::{Receiver, Segmentation, SendCounters, Sender};
 use crate::tcp::{Connection, Streams, Wires};
 use crate::worker::{Command, Counters, Peer, Worker};
@@ -116,9 +117,11 @@ fn run(
     let streams_at = polled.len();
     polled.push(readable(wires.streams.as_raw_fd()));
     polled.push(readable(bell.as_raw_fd()));
+    let mut meter = Meter::new(Instant::now());
     loop {
         wait(&mut polled, worker.next_timeout().into_iter().chain(wires.streams.next_timeout()).min());
         let mut now = Instant::now();
+        let woke = now;
         if polled.last().is_some_and(|bell| bell.revents != 0) {
             silence(bell);
         }
@@ -145,6 +148,10 @@ fn run(
             ring(bell);
         }
         worker.on_timeout(now, &mut wires); // and the end of the turn
+        let rests = Instant::now();
+        if let Some(share) = meter.worked(woke, rests) {
+            worker.handle_load(rests, share, &mut wires);
+        }
     }
 }
 

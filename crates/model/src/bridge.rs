@@ -28,10 +28,12 @@ pub struct Capabilities {
     pub ssrc_rewriting: bool,
     /// Can carry its bridge channel inside the media transport (data channel, RFC 8831).
     pub data_channel: bool,
+    /// Takes redundant sound (RFC 2198), where that is offered at all; everybody else gets it without the redundancy.
+    pub opus_red: bool,
 }
 
 impl Capabilities {
-    /// What Jitsi's clients can do without being told to: everything but SSRC rewriting.
+    /// What Jitsi's clients can do without being told to: everything but SSRC rewriting and redundant sound.
     pub const USUAL: Self = Self {
         audio: true,
         video: true,
@@ -40,6 +42,7 @@ impl Capabilities {
         source_names: true,
         ssrc_rewriting: false,
         data_channel: true,
+        opus_red: false,
     };
 }
 

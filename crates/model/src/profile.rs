@@ -9,6 +9,8 @@ use crate::MediaKind;
 pub enum Codec {
     /// RFC 7587.
     Opus,
+    /// RFC 2198, around Opus.
+    Red,
     /// RFC 4733.
     TelephoneEvent,
     /// AV1 RTP payload specification.
@@ -49,12 +51,23 @@ pub struct PayloadType {
     pub clock_rate: u32,
     /// 1 where SDP says nothing.
     pub channels: u8,
-    /// `fmtp` parameters.
+    /// `fmtp` parameters; one without a name is a value alone.
     pub parameters: &'static [(&'static str, &'static str)],
 }
 
-/// Payload types in the order of the offer.
+/// Payload types in the order of the offer. Not everybody is offered all of them.
 pub const PAYLOAD_TYPES: &[PayloadType] = &[
+    PayloadType {
+        codec: Codec::Red,
+        kind: MediaKind::Audio,
+        name: "red",
+        number: 112,
+        rtx: None,
+        rtx_feedback: false,
+        clock_rate: 48_000,
+        channels: 2,
+        parameters: &[("", "111/111")],
+    },
     PayloadType {
         codec: Codec::Opus,
         kind: MediaKind::Audio,

@@ -186,6 +186,9 @@ impl Camera {
             let size = index + usize::from(frame.spatial);
             let len = self.frame_lens[size.min(2)] * if frame.key { KEY_FACTOR } else { 1 };
             encoding.write(self.coding, &frame, stamp, size, len, timestamp, packet);
+            if coding::declares(&frame, &encoding.ids, encoding.spatial_layers) {
+                encoding.ids.declared = encoding.spatial_layers;
+            }
         }
     }
 }
@@ -206,7 +209,7 @@ impl Encoding {
         for index in 0..count {
             let part = Part { index, count };
             let mut payload = Vec::with_capacity(PAYLOAD_MAX);
-            coding::write_head(coding, frame, &self.ids, part, size, &mut payload);
+            coding::write_head(coding, frame, &self.ids, part, size, self.spatial_layers, &mut payload);
             let count = u8::try_from(count).unwrap_or(u8::MAX);
             Stamp { index: u8::try_from(index).unwrap_or(0), count, ..stamp }.write(&mut payload);
             if !coding::ends_with_stamp(coding, frame, part) {
@@ -218,7 +221,7 @@ impl Encoding {
                 sequence: self.sequence,
                 timestamp,
                 marker: frame.is_top && index + 1 == usize::from(count),
-                descriptor: coding::descriptor(coding, frame, &self.ids, part, self.spatial_layers),
+                descriptor: coding::descriptor(coding, frame, &self.ids, part, size, self.spatial_layers),
                 payload,
             });
             self.sequence += 1;

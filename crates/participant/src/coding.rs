@@ -10,7 +10,7 @@ use tertulia_model::profile::Codec;
 use crate::stamp::{REFERENCES_MAX, Reference, STAMP_LEN, Stamp};
 
 pub(crate) use av1::FrameNumbers;
-pub(crate) use vp9::{Structure as Vp9Structure, TemporalReferences};
+pub(crate) use vp9::{Structure as Vp9Structure, TemporalReferences, declares};
 
 /// Heights of encodings or spatial layers, lowest first, as Jitsi's clients send them for 720p.
 pub(crate) const HEIGHTS: [u16; 3] = [180, 360, 720];
@@ -79,7 +79,7 @@ pub(crate) struct LayerFrame {
     pub(crate) references: [Option<Reference>; REFERENCES_MAX],
     /// No layer of this picture comes after it.
     pub(crate) is_top: bool,
-    /// The next layer of this picture needs it.
+    /// The next layer of this picture, if it is sent, needs it.
     pub(crate) is_needed_above: bool,
 }
 
@@ -120,7 +120,8 @@ pub(crate) fn layers(coding: Coding, position: u32, spatial_layers: u8) -> impl 
         let mut references = [None; REFERENCES_MAX];
         references.iter_mut().zip(earlier.chain(below)).for_each(|(slot, reference)| *slot = Some(reference));
         let is_top = spatial + 1 == spatial_layers;
-        let is_needed_above = !is_top && (key || full);
+        // Said of the layers that the encoder was set up with: libwebrtc does not take it back from those below one that rests.
+        let is_needed_above = spatial + 1 < SPATIAL_MAX && (key || full);
         LayerFrame { key, spatial, temporal, position, references, is_top, is_needed_above }
     })
 }
@@ -131,13 +132,15 @@ pub(crate) struct Ids {
     pub(crate) picture_id: u16,
     pub(crate) tl0: u8,
     pub(crate) frames: FrameNumbers,
+    /// Spatial layers of the last scalability structure.
+    pub(crate) declared: u8,
 }
 
 impl Ids {
     /// Anywhere, also shortly before the numbers wrap around.
     pub(crate) fn starting_at(seed: u32) -> Self {
         let frames = FrameNumbers::starting_at((seed >> 4) as u16, (seed >> 20) as u8 & 0x3f);
-        Self { picture_id: (seed & 0x7fff) as u16, tl0: (seed >> 8) as u8, frames }
+        Self { picture_id: (seed & 0x7fff) as u16, tl0: (seed >> 8) as u8, frames, declared: 0 }
     }
 
     /// The next picture begins.
@@ -171,14 +174,22 @@ pub(crate) fn parts(coding: Coding, frame: &LayerFrame, len: usize, payload_max:
     count + usize::from(coding == Coding::H264 && frame.key)
 }
 
-/// Writes what stands before the stamp. `size`: index into the heights.
-pub(crate) fn write_head(coding: Coding, frame: &LayerFrame, ids: &Ids, part: Part, size: usize, out: &mut Vec<u8>) {
+/// Writes what stands before the stamp. `size`: index into the heights; `layers`: spatial layers that are sent.
+pub(crate) fn write_head(
+    coding: Coding,
+    frame: &LayerFrame,
+    ids: &Ids,
+    part: Part,
+    size: usize,
+    layers: u8,
+    out: &mut Vec<u8>,
+) {
     match coding.codec() {
         Codec::Vp8 => vp8::write(frame, ids, part, size, out),
-        Codec::Vp9 => vp9::write(frame, ids, part, coding == Coding::Vp9L3T3, out),
+        Codec::Vp9 => vp9::write(frame, ids, part, coding == Coding::Vp9L3T3, layers, out),
         Codec::Av1 => av1::write_payload(frame, part, out),
         Codec::H264 => h264::write(frame, part, size, out),
-        Codec::Opus | Codec::TelephoneEvent => {}
+        Codec::Opus | Codec::Red | Codec::TelephoneEvent => {}
     }
 }
 
@@ -229,7 +240,7 @@ pub(crate) fn read(codec: Codec, payload: &[u8], descriptor: Option<&[u8]>) -> O
         Codec::Vp9 => vp9::read(payload),
         Codec::Av1 => av1::read(payload, descriptor?),
         Codec::H264 => h264::read(payload),
-        Codec::Opus | Codec::TelephoneEvent => None,
+        Codec::Opus | Codec::Red | Codec::TelephoneEvent => None,
     }
 }
 
@@ -237,16 +248,17 @@ fn stamp_at(payload: &[u8], at: usize) -> Option<Stamp> {
     Stamp::parse(payload.get(at..at + STAMP_LEN)?)
 }
 
-/// The descriptor of a packet, for codecs that have one.
+/// The descriptor of a packet, for codecs that have one. `size`: index of the frame's own height.
 pub(crate) fn descriptor(
     coding: Coding,
     frame: &LayerFrame,
     ids: &Ids,
     part: Part,
+    size: usize,
     max_spatial: u8,
 ) -> Option<Vec<u8>> {
     (coding.codec() == Codec::Av1).then(|| {
-        let (described, targets) = ids.frames.describe(coding, frame, part.is_first(), part.is_last(), max_spatial);
+        let (described, targets) = ids.frames.describe(coding, frame, part, size, max_spatial);
         described.write(targets)
     })
 }

@@ -1,6 +1,6 @@
 //! The media of one participant: str0m's transport and RTP, cameras and a voice going out, receivers judging what comes in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -50,6 +50,10 @@ pub(crate) struct Media {
     next_mid: u32,
     /// Of sources that are gone.
     old_violations: Vec<String>,
+    /// Sources that an SSRC carried before another one: how they fared is gone on with when they come back.
+    shelved: BTreeMap<SourceName, VideoReport>,
+    /// SSRCs that packets came under, retransmissions left aside.
+    ssrcs: BTreeSet<(MediaKind, u32)>,
 }
 
 /// What we send, over all sessions.
@@ -77,6 +81,8 @@ impl Receiver {
 struct Remote {
     mid: Mid,
     receiver: Receiver,
+    /// `false` for an SSRC whose source has another one meanwhile.
+    is_used: bool,
 }
 
 /// A datagram to send.
@@ -115,6 +121,7 @@ impl Media {
         {
             let mut direct = rtc.direct_api();
             direct.set_ice_controlling(false);
+            direct.enable_twcc_feedback(); // as browsers do where it is negotiated
             let (ufrag, pass) = (offer.ice.ufrag.clone(), offer.ice.pwd.clone());
             direct.set_remote_ice_credentials(IceCreds { ufrag, pass });
             let (hash_func, bytes) = (offer.fingerprint.hash.as_str().to_owned(), offer.fingerprint.digest.clone());
@@ -143,6 +150,8 @@ impl Media {
             remotes: BTreeMap::new(),
             next_mid: 0,
             old_violations: Vec::new(),
+            shelved: BTreeMap::new(),
+            ssrcs: BTreeSet::new(),
         })
     }
 
@@ -212,22 +221,78 @@ impl Media {
         if self.remotes.contains_key(&source.ssrc.0) {
             return;
         }
+        let receiver = match source.kind {
+            MediaKind::Audio => Receiver::Audio(Box::new(AudioReceiver::new(source.name.clone(), owner.clone()))),
+            MediaKind::Video => Receiver::Video(Box::new(VideoReceiver::new(source.name.clone(), owner.clone()))),
+        };
+        self.listen(source.ssrc.0, rtx.map(|rtx| rtx.0), receiver);
+    }
+
+    fn listen(&mut self, ssrc: u32, rtx: Option<u32>, receiver: Receiver) {
         self.next_mid += 1;
         let mid = Mid::from(format!("r{}", self.next_mid).as_str());
-        let (kind, receiver) = match source.kind {
-            MediaKind::Audio => {
-                let receiver = AudioReceiver::new(source.name.clone(), owner.clone());
-                (StrKind::Audio, Receiver::Audio(Box::new(receiver)))
-            }
-            MediaKind::Video => {
-                let receiver = VideoReceiver::new(source.name.clone(), owner.clone());
-                (StrKind::Video, Receiver::Video(Box::new(receiver)))
-            }
+        let kind = match receiver {
+            Receiver::Audio(_) => StrKind::Audio,
+            Receiver::Video(_) => StrKind::Video,
         };
         let mut direct = self.rtc.direct_api();
         direct.declare_media(mid, kind);
-        direct.expect_stream_rx(source.ssrc.0.into(), rtx.map(|rtx| rtx.0.into()), mid, None);
-        self.remotes.insert(source.ssrc.0, Remote { mid, receiver });
+        direct.expect_stream_rx(ssrc.into(), rtx.map(Into::into), mid, None);
+        self.remotes.insert(ssrc, Remote { mid, receiver, is_used: true });
+    }
+
+    /// An SSRC carries this source from now on, with its retransmissions; one with which the bridge started may carry others before.
+    pub(crate) fn carry(
+        &mut self,
+        now: Instant,
+        kind: MediaKind,
+        (ssrc, rtx): (u32, Option<u32>),
+        name: &SourceName,
+        owner: &EndpointId,
+    ) {
+        for (_, other) in self.remotes.iter_mut().filter(|(other, _)| **other != ssrc) {
+            match &mut other.receiver {
+                Receiver::Video(video) if other.is_used && video.report.source == *name => {
+                    other.is_used = false;
+                    self.shelved.insert(name.clone(), video.report.clone());
+                }
+                Receiver::Audio(audio) if audio.report.source == *name => other.is_used = false,
+                Receiver::Video(_) | Receiver::Audio(_) => {}
+            }
+        }
+        let report = self.shelved.remove(name).unwrap_or_else(|| VideoReport::new(name.clone(), owner.clone()));
+        match (self.remotes.get_mut(&ssrc), kind) {
+            (None, MediaKind::Video) => {
+                self.listen(ssrc, rtx, Receiver::Video(Box::new(VideoReceiver::changing(report))));
+            }
+            (None, MediaKind::Audio) => {
+                let receiver = AudioReceiver::changing(name.clone(), owner.clone());
+                self.listen(ssrc, None, Receiver::Audio(Box::new(receiver)));
+            }
+            (Some(Remote { receiver: Receiver::Video(video), is_used, .. }), MediaKind::Video) => {
+                if video.report.source == *name {
+                    *is_used = true;
+                    return;
+                }
+                let before = video.change_source(now, report);
+                if std::mem::replace(is_used, true) {
+                    self.shelved.insert(before.source.clone(), before);
+                }
+            }
+            (Some(Remote { receiver: Receiver::Audio(audio), is_used, .. }), MediaKind::Audio) => {
+                *is_used = true;
+                if audio.report.source != *name {
+                    let before = audio.change_source(name.clone(), owner.clone());
+                    self.old_violations.extend(before.violations);
+                }
+            }
+            (Some(_), _) => self.old_violations.push(format!("SSRC {ssrc} is for sound and for pictures")),
+        }
+    }
+
+    /// Under how many different SSRCs packets of a kind came.
+    pub(crate) fn ssrc_count(&self, kind: MediaKind) -> usize {
+        self.ssrcs.iter().filter(|(of, _)| *of == kind).count()
     }
 
     /// Other people's sources that will not come any more.
@@ -250,6 +315,7 @@ impl Media {
         out: &mut Vec<Datagram>,
         events: &mut Vec<MediaEvent>,
     ) {
+        self.ssrcs.extend(media_ssrc(bytes));
         // What is no packet of any protocol is dropped here, as a socket of a browser does.
         if let Ok(receive) = Receive::new(Protocol::Udp, from, self.local, bytes) {
             let _ = self.rtc.handle_input(Input::Receive(now, receive));
@@ -295,14 +361,17 @@ impl Media {
     }
 
     pub(crate) fn video_reports(&self) -> impl Iterator<Item = &VideoReport> {
-        self.remotes.values().filter_map(|remote| match &remote.receiver {
+        let present = self.remotes.values().filter(|remote| remote.is_used);
+        let present = present.filter_map(|remote| match &remote.receiver {
             Receiver::Video(video) => Some(&video.report),
             Receiver::Audio(_) => None,
-        })
+        });
+        present.chain(self.shelved.values())
     }
 
     pub(crate) fn audio_reports(&self) -> impl Iterator<Item = &AudioReport> {
-        self.remotes.values().filter_map(|remote| match &remote.receiver {
+        let present = self.remotes.values().filter(|remote| remote.is_used);
+        present.filter_map(|remote| match &remote.receiver {
             Receiver::Audio(audio) => Some(&audio.report),
             Receiver::Video(_) => None,
         })
@@ -311,7 +380,9 @@ impl Media {
     /// Everything that no loss excuses, of present and past sources.
     pub(crate) fn violations(&self) -> Vec<String> {
         let present = self.remotes.values().flat_map(|remote| remote.receiver.violations());
-        self.old_violations.iter().cloned().chain(present).collect()
+        let shelved = self.shelved.values();
+        let shelved = shelved.flat_map(|video| video.violations.iter().map(|text| format!("{}: {text}", video.source)));
+        self.old_violations.iter().cloned().chain(present).chain(shelved).collect()
     }
 
     fn send(&mut self, now: Instant, devices: &mut Devices, out: &mut Vec<Datagram>, events: &mut Vec<MediaEvent>) {
@@ -421,7 +492,7 @@ impl Media {
                 };
                 video.handle(now, self.clock, arrival);
             }
-            Receiver::Audio(audio) => audio.handle(now, *packet.seq_no, &packet.payload),
+            Receiver::Audio(audio) => audio.handle(now, *packet.seq_no, packet.time.numer(), &packet.payload),
         }
     }
 }
@@ -461,6 +532,15 @@ fn is_reachable(local: SocketAddr, remote: IpAddr) -> bool {
     local.is_ipv4() == remote.is_ipv4() && local.ip().is_loopback() == remote.is_loopback()
 }
 
+/// Kind and SSRC of a protected packet, whose header stands in the clear; `None` for retransmissions and everything else.
+fn media_ssrc(bytes: &[u8]) -> Option<(MediaKind, u32)> {
+    let (first, second) = (*bytes.first()?, *bytes.get(1)?);
+    let is_rtp = first >> 6 == 2 && !(192..224).contains(&second);
+    let row = profile::payload_type(second & 0x7f).filter(|_| is_rtp)?;
+    let ssrc = bytes.get(8..12)?.try_into().ok()?;
+    Some((row.kind, u32::from_be_bytes(ssrc)))
+}
+
 fn own_mid(name: &SourceName) -> Mid {
     // The part after the endpoint: `a0`, `v1`. A mid has at most 16 characters.
     Mid::from(name.as_str().rsplit('-').next().unwrap_or("x"))
@@ -482,6 +562,6 @@ fn str0m_codec(codec: Codec) -> Option<StrCodec> {
         Codec::Vp9 => Some(StrCodec::Vp9),
         Codec::H264 => Some(StrCodec::H264),
         Codec::Av1 => Some(StrCodec::Av1),
-        Codec::TelephoneEvent => None,
+        Codec::Red | Codec::TelephoneEvent => None,
     }
 }

@@ -1,5 +1,6 @@
 //! One person: signalling, media and devices put together. Sans-IO.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use tertulia_model::{
     EndpointId, GroupSemantics, MediaKind, Source, SourceGroup, SourceName, SourceSet, Ssrc, VideoType,
 };
 use tertulia_xmpp::Element;
+use tertulia_xmpp::sources::Owner;
 
 use crate::camera::{Camera, SentReport};
 use crate::clock::Clock;
@@ -53,6 +55,8 @@ pub struct Equipment {
     pub frames_per_second: u32,
     /// Bytes of a frame of each size, lowest first.
     pub frame_lens: [usize; 3],
+    /// Whether to ask for a fixed set of SSRCs that carry other people's sources in turn, as the bridge announces on its channel.
+    pub ssrc_rewriting: bool,
 }
 
 impl Equipment {
@@ -64,6 +68,7 @@ impl Equipment {
         encodings: 3,
         frames_per_second: 15,
         frame_lens: [450, 1_800, 7_200],
+        ssrc_rewriting: false,
     };
     /// The same with the layers and the rates of a browser: 150, 500 and 1 800 kbit/s at 30 frames a second.
     pub const BROWSER: Self =
@@ -153,7 +158,12 @@ pub struct Participant {
     uses_data_channel: bool,
     dominant: Option<EndpointId>,
     forwarded: Vec<String>,
+    /// Source by SSRC, as the bridge said on the present channel.
+    carried: BTreeMap<u32, String>,
     estimate_bps: Option<u64>,
+    estimates_told: u32,
+    /// What the bridge said last that it wants of our sources: lines, −1 for all.
+    wanted_heights: BTreeMap<String, i32>,
     random: ChaCha8Rng,
     next_camera: u8,
     datagrams: Vec<Datagram>,
@@ -164,8 +174,12 @@ pub struct Participant {
 impl Participant {
     /// Somebody who asks for the room at once.
     pub fn new(settings: Settings, out: &mut Vec<Output>) -> Self {
-        let signalling =
-            Signalling::new(settings.addresses.clone(), settings.nick.clone(), settings.display_name.clone());
+        let signalling = Signalling::new(
+            settings.addresses.clone(),
+            settings.nick.clone(),
+            settings.display_name.clone(),
+            settings.equipment.ssrc_rewriting,
+        );
         let mut participant = Self {
             signalling,
             devices: Devices::default(),
@@ -177,7 +191,10 @@ impl Participant {
             uses_data_channel: false,
             dominant: None,
             forwarded: Vec::new(),
+            carried: BTreeMap::new(),
             estimate_bps: None,
+            estimates_told: 0,
+            wanted_heights: BTreeMap::new(),
             random: ChaCha8Rng::seed_from_u64(settings.seed),
             next_camera: 0,
             datagrams: Vec::new(),
@@ -211,8 +228,9 @@ impl Participant {
                 }
             }
             Input::ChannelOpen => self.greet(out),
-            Input::Channel(text) => self.handle_channel(&text, out),
+            Input::Channel(text) => self.handle_channel(now, &text, out),
         }
+        self.handle_media_events(now, out);
         self.flush(out);
     }
 
@@ -221,6 +239,7 @@ impl Participant {
         if let Some(media) = &mut self.media {
             media.on_timeout(now, &mut self.devices, &mut self.datagrams, &mut self.media_events);
         }
+        self.handle_media_events(now, out);
         self.flush(out);
     }
 
@@ -320,9 +339,29 @@ impl Participant {
         &self.forwarded
     }
 
+    /// What the bridge said on the present channel that its SSRCs carry: names of sources. Empty without SSRC rewriting.
+    pub fn carried(&self) -> &BTreeMap<u32, String> {
+        &self.carried
+    }
+
+    /// Under how many different SSRCs packets of a kind came in this session, retransmissions left aside.
+    pub fn ssrc_count(&self, kind: MediaKind) -> usize {
+        self.media.as_ref().map_or(0, |media| media.ssrc_count(kind))
+    }
+
     /// What the bridge says our line can take, in bits a second, as it said last.
     pub fn estimate_bps(&self) -> Option<u64> {
         self.estimate_bps
+    }
+
+    /// How often it said so.
+    pub fn estimates_told(&self) -> u32 {
+        self.estimates_told
+    }
+
+    /// The lines that the bridge wants of our sources at most, by name, as it said last; −1 is no limit, 0 nothing.
+    pub fn wanted_heights(&self) -> &BTreeMap<String, i32> {
+        &self.wanted_heights
     }
 
     /// What each of our cameras sent, since it was plugged in.
@@ -365,6 +404,7 @@ impl Participant {
                 let Some(mut media) = Media::new(now, self.settings.local, self.settings.clock, &offer) else { return };
                 let Some((ice, fingerprint)) = media.transport() else { return };
                 media.declare(&self.devices);
+                self.note_signalled(&offer.sources);
                 media.expect(&offer.sources);
                 self.end_session();
                 self.media = Some(media);
@@ -379,6 +419,7 @@ impl Participant {
                 out.extend(offer.channel_url.filter(|_| !offer.data_channel).map(Output::OpenChannel));
             }
             Heard::SourcesAdded(all) => {
+                self.note_signalled(&all);
                 if let Some(media) = &mut self.media {
                     media.expect(&all);
                 }
@@ -398,9 +439,18 @@ impl Participant {
         }
     }
 
+    /// With rewriting the bridge tells of sources, and the focus must not.
+    fn note_signalled(&mut self, all: &[(Owner, SourceSet)]) {
+        let others = all.iter().any(|(owner, _)| matches!(owner, Owner::Endpoint(_)));
+        if others && self.settings.equipment.ssrc_rewriting {
+            self.old_violations.push("sources are signalled although SSRCs are rewritten".into());
+        }
+    }
+
     /// The bridge channel opened.
     fn greet(&mut self, out: &mut Vec<Output>) {
         self.channel_open = true;
+        self.carried.clear();
         self.say(r#"{"colibriClass":"ClientHello"}"#.into(), out);
         if let Some(wishes) = &self.wishes {
             self.say(wishes.to_json(), out);
@@ -417,12 +467,13 @@ impl Participant {
         }
     }
 
-    fn handle_channel(&mut self, text: &str, out: &mut Vec<Output>) {
+    fn handle_channel(&mut self, now: Instant, text: &str, out: &mut Vec<Output>) {
         let Ok(message) = serde_json::from_str::<Value>(text) else { return };
         match message["colibriClass"].as_str() {
             Some("SenderSourceConstraints") => {
                 let (name, height) = (message["sourceName"].as_str(), message["maxHeight"].as_i64());
                 let height = height.and_then(|height| i32::try_from(height).ok()).unwrap_or(-1);
+                self.wanted_heights.extend(name.map(|name| (name.to_owned(), height)));
                 let camera = self.devices.cameras.iter_mut().find(|camera| Some(camera.name.as_str()) == name);
                 if let Some(camera) = camera {
                     camera.set_max_height(height);
@@ -433,7 +484,12 @@ impl Participant {
                 self.dominant = speaker.and_then(|id| EndpointId::parse(id).ok());
                 out.extend(self.dominant.clone().map(|speaker| Output::Event(Event::DominantSpeaker(speaker))));
             }
-            Some("ConnectionStats") => self.estimate_bps = message["estimatedDownlinkBandwidth"].as_u64(),
+            Some("VideoSourcesMap") => self.handle_map(now, MediaKind::Video, &message),
+            Some("AudioSourcesMap") => self.handle_map(now, MediaKind::Audio, &message),
+            Some("ConnectionStats") => {
+                self.estimate_bps = message["estimatedDownlinkBandwidth"].as_u64();
+                self.estimates_told += 1;
+            }
             Some("ForwardedSources") => {
                 let names = message["forwardedSources"].as_array().into_iter().flatten();
                 self.forwarded = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
@@ -442,12 +498,31 @@ impl Participant {
         }
     }
 
-    /// Pushes what piled up in the parts.
-    fn flush(&mut self, out: &mut Vec<Output>) {
+    /// SSRCs carry other sources from now on; what is not named stays as it is.
+    fn handle_map(&mut self, now: Instant, kind: MediaKind, message: &Value) {
+        for entry in message["mappedSources"].as_array().into_iter().flatten() {
+            let number = |value: &Value| value.as_u64().and_then(|ssrc| u32::try_from(ssrc).ok());
+            let name = entry["source"].as_str().and_then(|name| SourceName::parse(name).ok());
+            let owner = entry["owner"].as_str().and_then(|owner| EndpointId::parse(owner).ok());
+            let (Some(ssrc), Some(name), Some(owner)) = (number(&entry["ssrc"]), name, owner) else {
+                self.old_violations.push(format!("a map of sources with {entry}"));
+                continue;
+            };
+            // Of one source there is one stream: its older one carries nothing any more.
+            self.carried.retain(|_, carried| carried != name.as_str());
+            self.carried.insert(ssrc, name.to_string());
+            if let Some(media) = &mut self.media {
+                media.carry(now, kind, (ssrc, number(&entry["rtx"])), &name, &owner);
+            }
+        }
+    }
+
+    /// What the media told, after it was given something.
+    fn handle_media_events(&mut self, now: Instant, out: &mut Vec<Output>) {
         for event in std::mem::take(&mut self.media_events) {
             match event {
                 MediaEvent::ChannelOpen => self.greet(out),
-                MediaEvent::ChannelText(text) => self.handle_channel(&text, out),
+                MediaEvent::ChannelText(text) => self.handle_channel(now, &text, out),
                 MediaEvent::Connected => out.push(Output::Event(Event::Connected)),
                 MediaEvent::Lost => {
                     self.signalling.restart(&mut self.stanzas);
@@ -455,6 +530,10 @@ impl Participant {
                 }
             }
         }
+    }
+
+    /// Pushes what piled up in the parts.
+    fn flush(&mut self, out: &mut Vec<Output>) {
         out.extend(self.stanzas.drain(..).map(Output::Stanza));
         out.extend(
             self.datagrams.drain(..).map(|datagram| Output::Datagram { to: datagram.to, bytes: datagram.bytes }),

@@ -4,6 +4,7 @@
 //! browser does, and the stamps say whether that is true. What can never be right whatever the network loses is a violation, and so is a
 //! frame that does not decode although no sequence number is missing since the last key frame.
 
+mod carried;
 mod references;
 mod report;
 mod sound;
@@ -17,6 +18,7 @@ use tertulia_model::{EndpointId, SourceName};
 use crate::clock::Clock;
 use crate::coding::{self, HEIGHTS, Meta, Received};
 use crate::stamp::{Stamp, source_hash};
+use carried::Carried;
 use references::{FrameId, Headers, Needs, References};
 
 pub use report::{AudioReport, Shown, VideoReport};
@@ -37,7 +39,8 @@ const REMEMBERED: u64 = 2_048;
 #[derive(Debug)]
 pub(crate) struct VideoReceiver {
     pub(crate) report: VideoReport,
-    expected: u32,
+    carried: Carried,
+    codec: Option<Codec>,
     packets: BTreeMap<u64, Seen>,
     highest: Option<u64>,
     holes: BTreeSet<u64>,
@@ -47,8 +50,8 @@ pub(crate) struct VideoReceiver {
     whole: BTreeMap<u64, Whole>,
     references: References,
     decoded: BTreeSet<FrameId>,
-    /// What was decoded by the word of the stamps: encoding, picture, spatial layer.
-    truly_decoded: BTreeSet<(u8, u32, u8)>,
+    /// What was decoded by the word of the stamps: source, encoding, picture, spatial layer.
+    truly_decoded: BTreeSet<(u32, u8, u32, u8)>,
     /// First sequence number of the newest key frame that was decoded.
     start: Option<u64>,
     /// Last sequence number of the newest picture that was decoded to the top.
@@ -70,8 +73,8 @@ pub(crate) struct VideoArrival<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
-    /// Encoding, picture, spatial layer, place.
-    identity: (u8, u32, u8, u8),
+    /// Source, encoding, picture, spatial layer, place.
+    identity: (u32, u8, u32, u8, u8),
     timestamp: u64,
     marker: bool,
     key: bool,
@@ -105,10 +108,19 @@ struct Whole {
 }
 
 impl VideoReceiver {
+    /// Of a stream that is one source's for ever.
     pub(crate) fn new(source: SourceName, owner: EndpointId) -> Self {
+        let mut receiver = Self::changing(VideoReport::new(source, owner));
+        receiver.carried = Carried::always(receiver.carried.present());
+        receiver
+    }
+
+    /// Of a stream that carries one source after the other: how the first fared so far.
+    pub(crate) fn changing(report: VideoReport) -> Self {
         Self {
-            expected: source_hash(&source),
-            report: VideoReport::new(source, owner),
+            carried: Carried::changing(source_hash(&report.source)),
+            codec: None,
+            report,
             packets: BTreeMap::new(),
             highest: None,
             holes: BTreeSet::new(),
@@ -124,6 +136,17 @@ impl VideoReceiver {
         }
     }
 
+    /// Another source comes under this SSRC from now on. It has to go on where the one before stops, with a key frame. Returns how that
+    /// one fared.
+    pub(crate) fn change_source(&mut self, now: Instant, report: VideoReport) -> VideoReport {
+        let next = source_hash(&report.source);
+        let before = self.carried.change(next);
+        self.truly_decoded.retain(|(source, ..)| [before, next].contains(source));
+        // The picture is a new one: whatever was waited for does not matter.
+        (self.waiting_since, self.requested) = (None, Some(now));
+        std::mem::replace(&mut self.report, report)
+    }
+
     /// Takes a packet.
     pub(crate) fn handle(&mut self, now: Instant, clock: Clock, packet: VideoArrival<'_>) {
         self.report.packets += 1;
@@ -136,8 +159,14 @@ impl VideoReceiver {
             return self.report.violation(format!("packet {sequence} is damaged"));
         };
         let stamp = received.stamp;
-        if stamp.source != self.expected {
+        if !self.carried.allows(now, stamp.source) {
             return self.report.violation(format!("packet {sequence} is of another source"));
+        }
+        if self.codec != Some(packet.codec) && self.highest == Some(sequence) {
+            // Another decoder: what this one knew does not help it.
+            self.codec = Some(packet.codec);
+            self.references = References::default();
+            self.decoded.clear();
         }
         if self.is_new(packet, &received) {
             self.assemble(now, packet, received);
@@ -180,7 +209,7 @@ impl VideoReceiver {
     fn is_new(&mut self, packet: VideoArrival<'_>, received: &Received) -> bool {
         let VideoArrival { sequence, timestamp, marker, .. } = packet;
         let stamp = received.stamp;
-        let identity = (stamp.encoding, stamp.frame, stamp.spatial, stamp.index);
+        let identity = (stamp.source, stamp.encoding, stamp.frame, stamp.spatial, stamp.index);
         let seen = Seen { identity, timestamp, marker, key: received.key };
         if let Some(before) = self.packets.insert(sequence, seen) {
             if before.identity != identity {
@@ -198,6 +227,9 @@ impl VideoReceiver {
             let same = earlier.timestamp == later.timestamp;
             // What was cut off by a switch needs no end: the key frame behind it is a beginning whatever was before.
             let is_cut_off = later.key && !earlier.marker;
+            if number + 1 == next && earlier.identity.0 != later.identity.0 && !later.key {
+                self.report.violation(format!("packet {next} changes the source without a key frame"));
+            }
             if number + 1 == next && same == earlier.marker && !is_cut_off {
                 let what = if same { "comes too early" } else { "is missing" };
                 self.report.violation(format!("the marker {what} at packet {number}"));
@@ -333,13 +365,14 @@ impl VideoReceiver {
     fn show(&mut self, now: Instant, clock: Clock, (first, last): (u64, u64), id: FrameId, frame: &Assembly) {
         let stamp = frame.stamp;
         for reference in stamp.references.iter().flatten() {
-            let needed = (stamp.encoding, stamp.frame.wrapping_sub(reference.back.into()), reference.spatial);
+            let picture = stamp.frame.wrapping_sub(reference.back.into());
+            let needed = (stamp.source, stamp.encoding, picture, reference.spatial);
             if !self.truly_decoded.contains(&needed) {
                 let name = name_of(&stamp);
                 self.report.violation(format!("{name} seems decodable, but {needed:?} that it needs was not decoded"));
             }
         }
-        self.truly_decoded.insert((stamp.encoding, stamp.frame, stamp.spatial));
+        self.truly_decoded.insert((stamp.source, stamp.encoding, stamp.frame, stamp.spatial));
         self.decoded.insert(id);
         // More pictures than any reference reaches back, in the order of the sets.
         while self.truly_decoded.len() > 6_144 {
@@ -359,8 +392,10 @@ impl VideoReceiver {
         let captured = Duration::from_micros(stamp.captured_us);
         let delay = clock.time(now).saturating_sub(captured);
         let height = HEIGHTS.get(size).copied().unwrap_or(0);
-        self.report.show(stamp.frame, Shown { captured, delay, height, temporal: stamp.temporal });
-        self.report.last_decoded = Some(now);
+        if stamp.source == self.carried.present() {
+            self.report.show(stamp.frame, Shown { captured, delay, height, temporal: stamp.temporal });
+            self.report.last_decoded = Some(now);
+        }
         if self.newest.is_none_or(|newest| newest < last) {
             let stood = self.waiting_since.is_some_and(|since| now >= since + PATIENCE);
             self.report.freezes += u64::from(frame.key && stood && self.newest.is_some());
@@ -393,7 +428,8 @@ impl Assembly {
 /// What is wrong between two whole frames without a hole between them.
 fn fault(before: &Whole, after: &Whole) -> Option<String> {
     let name = name_of(&after.stamp);
-    let picture = |whole: &Whole| (whole.stamp.encoding, whole.stamp.frame);
+    let encoding = |whole: &Whole| (whole.stamp.source, whole.stamp.encoding);
+    let picture = |whole: &Whole| (encoding(whole), whole.stamp.frame);
     if picture(before) == picture(after) {
         let up = before.stamp.spatial < after.stamp.spatial && before.timestamp == after.timestamp;
         return (!up).then(|| format!("{name} does not follow the layer below it"));
@@ -401,10 +437,10 @@ fn fault(before: &Whole, after: &Whole) -> Option<String> {
     if before.timestamp >= after.timestamp {
         return Some(format!("the timestamp of {name} does not advance"));
     }
-    if before.stamp.encoding != after.stamp.encoding && !after.key {
-        return Some(format!("{name} changes the encoding without a key frame"));
+    if encoding(before) != encoding(after) && !after.key {
+        return Some(format!("{name} changes the source or the encoding without a key frame"));
     }
-    if before.stamp.encoding == after.stamp.encoding && !newer(after.stamp.frame, before.stamp.frame) {
+    if encoding(before) == encoding(after) && !newer(after.stamp.frame, before.stamp.frame) {
         return Some(format!("{name} comes after picture {}", before.stamp.frame));
     }
     let continuous = match (&before.meta, &after.meta) {

@@ -104,6 +104,8 @@ pub(crate) struct Signalling {
     dialog: Option<Dialog>,
     joined: bool,
     next_id: u64,
+    /// Asks for a fixed set of SSRCs.
+    ssrc_rewriting: bool,
 }
 
 #[derive(Debug)]
@@ -117,8 +119,9 @@ struct Dialog {
 }
 
 impl Signalling {
-    pub(crate) fn new(addresses: Addresses, nick: EndpointId, display_name: String) -> Self {
-        Self { addresses, nick, display_name, occupants: BTreeSet::new(), dialog: None, joined: false, next_id: 0 }
+    pub(crate) fn new(addresses: Addresses, nick: EndpointId, display_name: String, ssrc_rewriting: bool) -> Self {
+        let (occupants, dialog, joined, next_id) = (BTreeSet::new(), None, false, 0);
+        Self { addresses, nick, display_name, occupants, dialog, joined, next_id, ssrc_rewriting }
     }
 
     /// Asks the focus for the room.
@@ -258,7 +261,7 @@ impl Signalling {
             return None;
         }
         if iq.has_child("query", ns::DISCO_INFO) {
-            out.push(result_for(iq, Some(features())));
+            out.push(result_for(iq, Some(features(self.ssrc_rewriting))));
         } else if let Some(jingle) = iq.child("jingle", ns::JINGLE) {
             // Answered before it is acted on, as clients do.
             out.push(result_for(iq, None));
@@ -357,7 +360,8 @@ impl Signalling {
                 Element::new("c", ns::CAPS)
                     .with_attr("hash", "sha-1")
                     .with_attr("node", "https://tertulia.example/participant")
-                    .with_attr("ver", "1"),
+                    // Names what we can do: whoever can do more must not be taken for somebody who was asked before.
+                    .with_attr("ver", if self.ssrc_rewriting { "1-rewriting" } else { "1" }),
             )
             .with_child(Element::new("SourceInfo", ns::CLIENT).with_text(&Value::Object(info).to_string()))
             .with_child(Element::new("nick", ns::NICK).with_text(&self.display_name))
@@ -406,11 +410,12 @@ fn sources_of(set: &SourceSet, media: &str) -> Vec<Element> {
 }
 
 /// What lib-jitsi-meet of today can do, without P2P.
-fn features() -> Element {
+fn features(ssrc_rewriting: bool) -> Element {
     let feature = |var: &&str| Element::new("feature", ns::DISCO_INFO).with_attr("var", *var);
+    let rewriting = ssrc_rewriting.then_some("http://jitsi.org/ssrc-rewriting-1");
     Element::new("query", ns::DISCO_INFO)
         .with_child(Element::new("identity", ns::DISCO_INFO).with_attr("category", "client").with_attr("type", "bot"))
-        .with_children(FEATURES.iter().map(feature))
+        .with_children(FEATURES.iter().chain(rewriting.iter()).map(feature))
 }
 
 const FEATURES: &[&str] = &[

@@ -27,6 +27,7 @@ pub(crate) struct Voice {
     pub(crate) speaking: bool,
     started: Option<Instant>,
     next: Option<Instant>,
+    last: Option<Instant>,
     source: u32,
     /// Packets so far.
     pub(crate) count: u32,
@@ -49,13 +50,14 @@ impl Voice {
     pub(crate) fn new(name: SourceName, ssrc: Ssrc, seed: u32) -> Self {
         let source = source_hash(&name);
         let sequence = u64::from(seed & 0xffff);
-        Self { name, ssrc, speaking: false, started: None, next: None, source, count: 0, sequence }
+        Self { name, ssrc, speaking: false, started: None, next: None, last: None, source, count: 0, sequence }
     }
 
     /// Starts or ends a talk spurt.
     pub(crate) fn speak(&mut self, now: Instant, speaking: bool) {
         if speaking && !self.speaking {
-            self.next = Some(now);
+            // Behind what was said already: no two packets are of one time.
+            self.next = Some(self.last.map_or(now, |last| now.max(last + SPEAKING)));
         }
         self.speaking = speaking;
     }
@@ -72,6 +74,7 @@ impl Voice {
             return;
         }
         let started = *self.started.get_or_insert(now);
+        self.last = Some(now);
         let interval = if self.speaking { SPEAKING } else { SILENT };
         self.next = Some((due + interval).max(now));
         let ticks = now.duration_since(started).as_micros() * CLOCK_RATE / 1_000_000;

@@ -29,8 +29,8 @@ impl Recorder {
     pub fn record(&mut self, sequence: u16, since_start: Duration) {
         let tick = u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX) / TICK_US;
         let wide = self.extender.extend(sequence);
-        if self.arrivals.is_empty() {
-            self.base = wide.max(self.base);
+        if self.base == 0 {
+            self.base = wide; // The first: the extender starts far above 0.
         }
         let Some(offset) = wide.checked_sub(self.base) else { return }; // told as lost already
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -47,7 +47,7 @@ impl Recorder {
         self.arrivals[offset] = Some(tick);
     }
 
-    /// Whether there is something to tell.
+    /// Whether there is something to tell: something arrived.
     pub fn is_pending(&self) -> bool {
         !self.arrivals.is_empty()
     }
@@ -55,11 +55,8 @@ impl Recorder {
     /// Writes the feedback of what came since the last one; returns its length in bytes (a multiple of 4), or 0 for
     /// nothing.
     pub fn write(&mut self, out: &mut [u8; 1024]) -> usize {
-        while self.arrivals.front().is_some_and(Option::is_none) {
-            self.arrivals.pop_front();
-            self.base += 1;
-        }
-        let Some(Some(first)) = self.arrivals.front().copied() else { return 0 };
+        // Losses before the first arrival are told too: the sender concludes nothing from what is not mentioned.
+        let Some(first) = self.arrivals.iter().flatten().next().copied() else { return 0 };
         let reference = first / REFERENCE_TICKS;
         let count = self.coverable(reference);
         let chunks = count.div_ceil(7);

@@ -65,6 +65,13 @@ impl Cache {
         Some(&self.slots[self.index(number)]).filter(|slot| slot.number == number && slot.at.is_some())
     }
 
+    /// The same, to be changed.
+    pub(crate) fn get_mut(&mut self, number: SeqNo) -> Option<&mut Cached> {
+        self.get(number)?;
+        let index = self.index(number);
+        self.slots.get_mut(index)
+    }
+
     fn index(&self, number: SeqNo) -> usize {
         // The length is a power of two that fits any integer.
         usize::try_from(number % self.slots.len() as u64).unwrap_or(0)

@@ -8,6 +8,8 @@ mod pace;
 mod relay;
 mod steer;
 
+pub(crate) use forward::OVERHEAD;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,12 +37,21 @@ const IDLE_TICK: Duration = Duration::from_millis(500);
 const FLOWING_FOR: Duration = Duration::from_secs(2);
 
 /// How a conference forwards, beside what its endpoints ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     /// Only so many of the loudest are heard; `None` is everybody.
     pub loudest: Option<usize>,
     /// No receiver gets more video sources than this; `None` is no limit.
     pub last_n: Option<u32>,
+    /// The same by size: (endpoints, limit), of which the one for the largest number that is reached counts.
+    pub last_n_by_size: Arc<[(usize, u32)]>,
+}
+
+impl Policy {
+    fn last_n_of(&self, endpoints: usize) -> Option<u32> {
+        let reached = self.last_n_by_size.iter().filter(|(size, _)| endpoints >= *size);
+        reached.max_by_key(|(size, _)| *size).map(|(_, last_n)| *last_n)
+    }
 }
 
 /// What happened to packets, since the conference began.
@@ -90,6 +101,8 @@ pub struct Conference {
     id: ConferenceId,
     feedback: FeedbackSsrcs,
     policy: Policy,
+    /// No receiver gets more video sources than this for the moment.
+    last_n_under_load: Option<u32>,
     random: SplitMix,
     start: Option<Instant>,
     endpoints: Slab<Endpoint>,
@@ -102,6 +115,8 @@ pub struct Conference {
     compound: Writer,
     /// Used for receiver after receiver.
     allocation: Allocation,
+    /// Where deciding goes on that was too much for one tick.
+    unallocated: Option<usize>,
     /// Sources with packets of this turn.
     pending: Vec<usize>,
     /// Places of endpoints whose packets wait, or whose path is being measured.
@@ -123,6 +138,7 @@ impl Conference {
             id,
             feedback,
             policy,
+            last_n_under_load: None,
             random: SplitMix(seed),
             start: None,
             endpoints: Slab::new(),
@@ -134,6 +150,7 @@ impl Conference {
             counters: Counters::default(),
             compound: Writer::default(),
             allocation: Allocation::default(),
+            unallocated: None,
             pending: Vec::new(),
             waiting: Vec::new(),
             preemptive: None,
@@ -217,6 +234,20 @@ impl Conference {
             self.endpoints[index_of(place)].constraints.set_initial_last_n(last_n);
             self.allocate_for(now, place, out);
         }
+    }
+
+    /// Limits the number of video sources of every receiver, beside its wishes and the policy; `None` ends that.
+    pub fn limit_last_n(&mut self, now: Instant, last_n: Option<u32>) {
+        if self.last_n_under_load != last_n {
+            self.last_n_under_load = last_n;
+            self.needs_allocation(now);
+        }
+    }
+
+    /// How many video sources the receiver gets that gets the most, as it was told.
+    pub fn most_forwarded(&self) -> usize {
+        let forwarded = self.endpoints.iter().filter_map(|(_, endpoint)| endpoint.forwarded.as_ref());
+        forwarded.map(Vec::len).max().unwrap_or(0)
     }
 
     /// Drops the endpoint's media, by kind.
@@ -312,8 +343,8 @@ impl Conference {
     pub fn on_timeout(&mut self, now: Instant, egress: &mut impl Egress, out: &mut Vec<Output>) {
         if self.next_tick.is_some_and(|at| now >= at) {
             self.tick(now, egress, out);
-            let flowing = self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < FLOWING_FOR);
-            self.next_tick = (!self.endpoints.is_empty()).then(|| now + if flowing { TICK } else { IDLE_TICK });
+            let is_busy = self.is_flowing(now) || self.unallocated.is_some();
+            self.next_tick = (!self.endpoints.is_empty()).then(|| now + if is_busy { TICK } else { IDLE_TICK });
         }
         if self.next_pace.is_some_and(|at| now >= at) {
             self.let_go(now, egress);
@@ -392,13 +423,13 @@ impl Conference {
     fn pass_stats_on(&self, from: u32, text: &Arc<str>, out: &mut Vec<Output>) {
         let Some(sender) = self.endpoints.get(index_of(from)) else { return };
         let spoke_lately = self.speakers.recent().contains(&sender.id) || self.loudest_of(from);
+        let own = self.sources.iter().map(|(_, source)| source).filter(|source| source.owner == from);
+        let own: Vec<&Source> = own.filter(|source| source.kind == MediaKind::Video).collect();
         for (place, other) in self.endpoints.iter().filter(|(_, other)| other.channel_open) {
             if place == index_of(from) {
                 continue;
             }
-            let own = self.sources.iter().filter(|(_, source)| source.owner == from);
-            let mut own = own.filter(|(_, source)| source.kind == MediaKind::Video);
-            let is_seen = own.any(|(_, source)| source.wishes.get(place).is_some_and(|height| *height != 0));
+            let is_seen = own.iter().any(|source| source.wish_of(place_of(place)) != 0);
             if channel::wants_stats(self.endpoints.len(), spoke_lately, is_seen) {
                 out.push(Output::Channel { to: other.key, text: Arc::clone(text) });
             }
@@ -455,6 +486,11 @@ impl Conference {
 
     fn indices(&self, which: impl Fn(&Source) -> bool) -> Vec<usize> {
         self.sources.iter().filter(|(_, source)| which(source)).map(|(index, _)| index).collect()
+    }
+
+    /// Whether anybody sends at the moment.
+    fn is_flowing(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < FLOWING_FOR)
     }
 
     fn since_start(&self, now: Instant) -> Duration {

@@ -3,20 +3,26 @@
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
+use tertulia_model::profile::Codec;
 use tertulia_rtp::codec::Inspector;
 use tertulia_rtp::rtcp::{ReportBlock, SenderInfo};
 use tertulia_rtp::sequence::{SeqNo, SequenceExtender};
 
 use crate::cache::Cache;
+use crate::conference::OVERHEAD;
 use crate::nack::Missing;
 use crate::rates::Rates;
 
 /// A stream that has been silent for longer is switched off at its sender.
 const ACTIVE_FOR: Duration = Duration::from_millis(1_500);
+/// A stream that has been silent for longer has nothing to repeat, not even one of a screen on which nothing moves.
+const REST_AFTER: Duration = Duration::from_secs(10);
 /// A longer round trip is a mistake of somebody's clock.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(7);
 /// Numbers before the highest for which repeats are noticed.
 const WINDOW: u64 = 512;
+/// How far apart packets may be that wait for one structure: more than a cache holds would be in vain.
+const HELD_MAX: u64 = 512;
 /// Remembered places where packets were left out on purpose.
 const OMISSIONS_MAX: usize = 16;
 
@@ -42,6 +48,8 @@ pub(crate) struct Encoding {
     pub(crate) missing: Missing,
     pub(crate) inspector: Inspector,
     pub(crate) rates: Rates,
+    /// First and last of the packets that wait for a dependency structure, and perhaps others between them.
+    held: Option<(SeqNo, SeqNo)>,
     extender: SequenceExtender,
     /// One bit for each of the last [`WINDOW`] numbers.
     seen: [u64; (WINDOW / 64) as usize],
@@ -63,6 +71,7 @@ impl Encoding {
             missing: Missing::default(),
             inspector: Inspector::default(),
             rates: Rates::default(),
+            held: None,
             extender: SequenceExtender::default(),
             seen: [0; (WINDOW / 64) as usize],
             omissions: ArrayVec::new(),
@@ -75,6 +84,13 @@ impl Encoding {
     /// Whether its sender sends it at the moment.
     pub(crate) fn is_active(&self, now: Instant) -> bool {
         self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
+    }
+
+    /// Gives up the memory for packets when none has come for long: whoever had a camera on once may stay for hours.
+    pub(crate) fn rest(&mut self, now: Instant) {
+        if self.last_packet.is_some_and(|at| now.saturating_duration_since(at) >= REST_AFTER) {
+            self.cache = Cache::default();
+        }
     }
 
     /// A packet came that another shard has numbered.
@@ -131,6 +147,30 @@ impl Encoding {
         }
     }
 
+    /// A packet is of no use before a dependency structure comes that is late or lost.
+    pub(crate) fn hold(&mut self, number: SeqNo) {
+        let (first, last) = self.held.unwrap_or((number, number));
+        let last = last.max(number);
+        self.held = Some((first.min(number).max(last.saturating_sub(HELD_MAX)), last));
+    }
+
+    /// A dependency structure has come: looks again at the packets that waited, and tells those that can be forwarded now, in order.
+    pub(crate) fn release(&mut self, now: Instant, codec: Codec, mut forward: impl FnMut(SeqNo)) {
+        let Some((first, last)) = self.held.take() else { return };
+        for number in first..=last {
+            let Some(packet) = self.cache.get_mut(number).filter(|packet| packet.info.needs_structure) else {
+                continue;
+            };
+            packet.info = self.inspector.inspect(codec, &packet.payload, packet.marker, Some(&packet.descriptor));
+            if packet.info.needs_structure {
+                self.hold(number);
+                continue;
+            }
+            self.rates.count(now, &packet.info, packet.payload.len() + OVERHEAD);
+            forward(number);
+        }
+    }
+
     /// The number among forwarded packets.
     fn normalised(&self, number: SeqNo) -> SeqNo {
         let before = self.omissions.iter().rev().find(|(from, _)| *from <= number);
@@ -149,9 +189,9 @@ impl Encoding {
         now.saturating_duration_since(at).checked_sub(held).filter(|rtt| *rtt < ROUND_TRIP_MAX)
     }
 
-    /// What to report to the sender; `None` before the first packet.
+    /// What to report to the sender; `None` when nothing came since the last report (RFC 3550 §6.4).
     pub(crate) fn report(&mut self, now: Instant) -> Option<ReportBlock> {
-        let highest = self.extender.highest()?;
+        let highest = self.extender.highest().filter(|_| self.reception.received > self.reception.received_before)?;
         Some(self.reception.report(now, self.ssrc, highest))
     }
 
@@ -244,6 +284,7 @@ impl Reception {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Packet;
 
     fn arrive(encoding: &mut Encoding, now: Instant, sequence: u16) -> Arrival {
         encoding.arrive(now, sequence, 0, 90_000, false)
@@ -273,6 +314,55 @@ mod tests {
         assert_eq!(arrive(&mut encoding, now, 14), Arrival::New { number: first + 2 });
         assert_eq!(arrive(&mut encoding, now, 13), Arrival::New { number: first + 1 });
         assert_eq!(arrive(&mut encoding, now, 9), Arrival::New { number: first - 1 });
+    }
+
+    /// Keeps a packet of AV1 with this descriptor as a conference does; whether it waits.
+    fn keep(encoding: &mut Encoding, now: Instant, number: SeqNo, descriptor: &[u8]) -> bool {
+        let info = encoding.inspector.inspect(Codec::Av1, &[0x10], true, Some(descriptor));
+        let (payload, marker, payload_type, timestamp) = (&[0x10][..], true, 41, 0);
+        encoding.cache.insert(now, Packet { number, marker, payload_type, timestamp, info, payload, descriptor });
+        if info.needs_structure {
+            encoding.hold(number);
+        }
+        info.needs_structure
+    }
+
+    #[test]
+    fn packets_wait_for_the_structure_that_tells_for_whom_they_are() {
+        let now = Instant::now();
+        let mut encoding = Encoding::new(1, None);
+        // Frame 7, template 0; then frame 6 with a structure of one template, whose id is 0.
+        assert!(keep(&mut encoding, now, 101, &[0xc0, 0, 7]) && keep(&mut encoding, now, 103, &[0xc0, 0, 9]));
+        assert!(!keep(&mut encoding, now, 100, &[0xc0, 0, 6, 0x80, 0, 0b1110_0000]));
+        let mut released = Vec::new();
+        encoding.release(now, Codec::Av1, |number| released.push(number));
+        assert_eq!(released, [101, 103]);
+        assert_eq!(encoding.cache.get(103).and_then(|packet| packet.info.frame_number), Some(9));
+        encoding.release(now, Codec::Av1, |number| panic!("{number} again"));
+    }
+
+    #[test]
+    fn a_stream_that_rests_keeps_no_packets_and_is_not_reported_on() {
+        let (start, later) = (Instant::now(), Instant::now() + REST_AFTER);
+        let mut encoding = Encoding::new(1, None);
+        let Arrival::New { number } = arrive(&mut encoding, start, 10) else { panic!() };
+        let info = tertulia_rtp::codec::FrameInfo::default();
+        let packet = crate::cache::Packet {
+            number,
+            marker: true,
+            payload_type: 100,
+            timestamp: 0,
+            info,
+            payload: b"x",
+            descriptor: b"",
+        };
+        encoding.cache.insert(start, packet);
+        encoding.rest(start + REST_AFTER / 2);
+        assert!(encoding.cache.get(number).is_some() && encoding.report(start).is_some());
+        encoding.rest(later);
+        assert!(encoding.cache.get(number).is_none() && encoding.report(later).is_none());
+        arrive(&mut encoding, later, 11);
+        assert!(encoding.report(later).is_some());
     }
 
     #[test]

@@ -25,10 +25,18 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const STATS_INTERVAL: Duration = Duration::from_secs(10);
 /// Channel messages a second that are read; an honest client sends a few.
 const MESSAGES_PER_SECOND: u32 = 50;
+/// Packets that are remembered by transport-wide number: more than a second of most receivers. A power of two.
+const LOGGED: usize = 512;
 /// Packets that may wait for the pacer: half a second of 8 Mbit/s. What does not fit is lost, and can be asked for again.
 const QUEUE_MAX: usize = 512;
 /// A receiver whose path is limited is looked at again after so long, because layers change their cost.
 const ALLOCATE_EVERY: Duration = Duration::from_secs(1);
+/// The same for one whose path is not known to be, as often as Jitsi's bridge does.
+const ALLOCATE_ANYWAY: Duration = Duration::from_secs(5);
+/// Share of a path that repetitions may take, and for how long they may have saved it up: at least a few packets.
+const REPAIR_SHARE: f64 = 0.2;
+const REPAIR_BURST_S: f64 = 0.5;
+const REPAIR_BURST_MIN: f64 = 6_000.0;
 /// Round trip while none is known.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(80);
 
@@ -60,6 +68,8 @@ pub(crate) struct Endpoint {
     pub(crate) recorder: Recorder,
     /// The stream of the last packet that was recorded.
     pub(crate) last_ssrc: u32,
+    /// Whether media came from it since it was last reported to.
+    pub(crate) has_sent: bool,
     pub(crate) active: bool,
     pub(crate) streams: Streams,
     pub(crate) path: Path,
@@ -76,6 +86,8 @@ pub(crate) struct Path {
     pub(crate) estimator: Box<Estimator>,
     pub(crate) pacer: Pacer,
     pub(crate) queue: VecDeque<Queued>,
+    /// What went out under the last transport-wide numbers, so that what is told as lost can be repeated.
+    pictures: Vec<Logged>,
     /// Whether it is in the conference's list of those who wait.
     pub(crate) is_waiting: bool,
     /// Whether anything limits it: it sends transport-wide feedback, or said so by REMB.
@@ -84,7 +96,19 @@ pub(crate) struct Path {
     aside_bps: u64,
     aside_bytes: u64,
     aside_since: Instant,
-    allocated_for: Option<(u64, Instant)>,
+    /// Bytes of repetitions that may leave, and when that was reckoned.
+    repair: (f64, Instant),
+    /// For which bandwidth the last allocation was made, and when.
+    allocated_for: Option<(Option<u64>, Instant)>,
+}
+
+/// A packet of a picture and its transport-wide number.
+#[derive(Debug, Clone, Copy, Default)]
+struct Logged {
+    number: u16,
+    source: u32,
+    /// Low half of the outgoing number.
+    out: u32,
 }
 
 /// A packet that waits for the pacer. Its content is in the source's cache.
@@ -118,6 +142,7 @@ impl Endpoint {
             forwarded: None,
             recorder: Recorder::default(),
             last_ssrc: 0,
+            has_sent: false,
             active: true,
             streams: Streams::new(capabilities.ssrc_rewriting),
             path: Path::new(now, capabilities.transport_cc),
@@ -161,7 +186,7 @@ impl Endpoint {
 
     /// Whether a reception report is due.
     pub(crate) fn report_due(&mut self, now: Instant) -> bool {
-        self.connected && is_due(&mut self.last_report, now, REPORT_INTERVAL)
+        self.connected && self.has_sent && is_due(&mut self.last_report, now, REPORT_INTERVAL)
     }
 
     /// Whether it is to be told the estimate.
@@ -186,11 +211,13 @@ impl Path {
             estimator: Box::new(Estimator::new(now)),
             pacer: Pacer::new(now),
             queue: VecDeque::new(),
+            pictures: Vec::new(),
             is_waiting: false,
             measured,
             aside_bps: 0,
             aside_bytes: 0,
             aside_since: now,
+            repair: (0.0, now),
             allocated_for: None,
         }
     }
@@ -211,6 +238,22 @@ impl Path {
         self.measured = true;
     }
 
+    /// Notes what went out under a transport-wide number.
+    pub(crate) fn log_picture(&mut self, number: u16, source: u32, out: SeqNo) {
+        if self.pictures.is_empty() {
+            self.pictures.resize(LOGGED, Logged::default());
+        }
+        let out = u32::try_from(out & 0xffff_ffff).unwrap_or(0);
+        self.pictures[usize::from(number) % LOGGED] = Logged { number, source, out };
+    }
+
+    /// Source and outgoing number, as far as the wire shows it, of what went out under a transport-wide number.
+    pub(crate) fn logged_picture(&self, number: u16) -> Option<(u32, u16)> {
+        let logged = self.pictures.get(usize::from(number) % LOGGED.max(1))?;
+        let out = u16::try_from(logged.out & 0xffff).unwrap_or(0);
+        (logged.number == number && logged.out != 0).then_some((logged.source, out))
+    }
+
     /// The round trip, or a usual one.
     pub(crate) fn round_trip(&self) -> Duration {
         self.estimator.rtt().unwrap_or(USUAL_ROUND_TRIP)
@@ -221,8 +264,22 @@ impl Path {
         self.aside_bytes += bytes as u64;
     }
 
-    /// Runs the estimator and the pacer; `true` when the allocation should be looked at.
-    pub(crate) fn on_tick(&mut self, now: Instant, ideal_bps: u64, allocated_bps: u64) -> bool {
+    /// Whether a repetition may leave: they get a share of the path and no more, or a path that loses for being full would be filled by them.
+    pub(crate) fn may_repair(&mut self, now: Instant, bytes: usize) -> bool {
+        let Some(estimate) = self.estimate_bps() else { return true };
+        #[allow(clippy::cast_precision_loss)] // far below 2⁵³
+        let (rate, bytes) = (estimate as f64 / 8.0 * REPAIR_SHARE, bytes as f64);
+        let (level, at) = self.repair;
+        let passed = now.saturating_duration_since(at).as_secs_f64();
+        let level = (level + rate * passed).min((rate * REPAIR_BURST_S).max(REPAIR_BURST_MIN));
+        let may = level >= bytes;
+        self.repair = (if may { level - bytes } else { level }, now);
+        may
+    }
+
+    /// Runs the estimator and the pacer; `true` when the allocation should be looked at. While nothing flows in the conference, no layer
+    /// changes its cost.
+    pub(crate) fn on_tick(&mut self, now: Instant, ideal_bps: u64, allocated_bps: u64, is_flowing: bool) -> bool {
         let passed = now.saturating_duration_since(self.aside_since);
         if passed >= Duration::from_millis(500) {
             let bps = self.aside_bytes * 8_000 / u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
@@ -236,17 +293,18 @@ impl Path {
         let oldest = self.queue.front().map_or(Duration::ZERO, |queued| now.saturating_duration_since(queued.since));
         let estimate = self.estimate_bps();
         self.pacer.update(now, estimate, allocated_bps + aside, oldest);
-        let Some(available) = self.available_bps() else { return false };
         let Some((before, at)) = self.allocated_for else { return true };
+        let since = now.saturating_duration_since(at);
+        let (Some(available), Some(before)) = (self.available_bps(), before) else {
+            return self.available_bps() != before || since >= ALLOCATE_ANYWAY;
+        };
         // Down at once, up when it is worth it.
-        available * 100 < before * 95
-            || available * 100 > before * 115
-            || now.saturating_duration_since(at) >= ALLOCATE_EVERY
+        available * 100 < before * 95 || available * 100 > before * 115 || (is_flowing && since >= ALLOCATE_EVERY)
     }
 
     /// An allocation was made for what is available now.
     pub(crate) fn allocated(&mut self, now: Instant) {
-        self.allocated_for = self.available_bps().map(|bps| (bps, now));
+        self.allocated_for = Some((self.available_bps(), now));
     }
 
     /// Puts a packet behind those that wait; `false` when there are too many.

@@ -60,11 +60,12 @@ impl EncodingSet {
 #[derive(Debug, Default)]
 pub(crate) struct KeyframeRequests {
     to_start: EncodingSet,
+    to_switch: EncodingSet,
     after_loss: EncodingSet,
     /// The last request for any encoding.
     last_request: Option<Instant>,
-    /// When the last key frame came that had been asked for because of losses.
-    last_repair: Option<Instant>,
+    /// When the last key frame of any encoding came that had been asked for.
+    last_answer: Option<Instant>,
     encodings: [Asked; ENCODINGS_MAX],
 }
 
@@ -74,20 +75,23 @@ struct Asked {
     at: Option<Instant>,
     /// In a row, since the last key frame.
     unanswered: u8,
-    /// Whether one of them was for the sake of a loss.
-    after_loss: bool,
     keyframe: Option<Instant>,
 }
 
 impl KeyframeRequests {
-    /// A receiver waits for a key frame of `encoding` to start or to switch.
+    /// A receiver that sees nothing waits for a key frame of `encoding`.
     pub(crate) fn want_start(&mut self, encoding: usize) {
         self.to_start.insert(encoding);
     }
 
-    /// Which encodings somebody waits for to start or to switch.
-    pub(crate) fn to_start(&self) -> EncodingSet {
-        self.to_start
+    /// A receiver is to go over to `encoding`, and sees another one as long as it waits.
+    pub(crate) fn want_switch(&mut self, encoding: usize) {
+        self.to_switch.insert(encoding);
+    }
+
+    /// Which encodings somebody waits for to start, and which to switch.
+    pub(crate) fn awaited(&self) -> (EncodingSet, EncodingSet) {
+        (self.to_start, self.to_switch)
     }
 
     /// A receiver, or we, lost the picture of `encoding`. `receiver_rtt` is the round trip between us and the receiver,
@@ -103,10 +107,11 @@ impl KeyframeRequests {
     /// A key frame of `encoding` begins to come in.
     pub(crate) fn keyframe_arrived(&mut self, now: Instant, encoding: usize) {
         self.to_start.remove(encoding);
+        self.to_switch.remove(encoding);
         self.after_loss.remove(encoding);
         if let Some(asked) = self.encodings.get_mut(encoding) {
-            if asked.after_loss {
-                self.last_repair = Some(now);
+            if asked.unanswered > 0 {
+                self.last_answer = Some(now);
             }
             *asked = Asked { at: asked.at, keyframe: Some(now), ..Asked::default() };
         }
@@ -119,8 +124,9 @@ impl KeyframeRequests {
         if is_within(self.last_request, now, SOURCE_GAP) {
             return due;
         }
-        let may_repair = !is_within(self.last_repair, now, LOSS_GAP);
-        let wanted = EncodingSet(self.to_start.0 | if may_repair { self.after_loss.0 } else { 0 });
+        let patient = self.to_switch.0 | self.after_loss.0;
+        let wanted =
+            EncodingSet(self.to_start.0 | if is_within(self.last_answer, now, LOSS_GAP) { 0 } else { patient });
         for encoding in wanted.iter() {
             let asked = &mut self.encodings[encoding];
             if asked.is_in_flight(now, answer) {
@@ -129,7 +135,6 @@ impl KeyframeRequests {
             due.insert(encoding);
             asked.at = Some(now);
             asked.unanswered = asked.unanswered.saturating_add(1);
-            asked.after_loss |= self.after_loss.contains(encoding);
         }
         if !due.is_empty() {
             self.last_request = Some(now);

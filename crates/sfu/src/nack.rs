@@ -12,10 +12,10 @@ const TRIES_MAX: u8 = 10;
 /// A larger gap is not worth filling: a key frame costs less.
 const GAP_MAX: usize = 100;
 
-/// The missing packets of one stream.
+/// The missing packets of one stream, at most [`GAP_MAX`]. A stream that never lost anything costs no memory for it.
 #[derive(Debug, Default)]
 pub(crate) struct Missing {
-    packets: ArrayVec<Packet, GAP_MAX>,
+    packets: Vec<Packet>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,10 +33,11 @@ impl Missing {
     /// Notes everything between the highest number so far and a new highest one.
     pub(crate) fn gap(&mut self, highest: SeqNo, new: SeqNo) -> Result<(), TooMany> {
         for number in highest + 1..new {
-            if self.packets.try_push(Packet { number, asked: None, tries: 0 }).is_err() {
+            if self.packets.len() >= GAP_MAX {
                 self.packets.clear();
                 return Err(TooMany);
             }
+            self.packets.push(Packet { number, asked: None, tries: 0 });
         }
         Ok(())
     }

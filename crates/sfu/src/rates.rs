@@ -16,8 +16,6 @@ pub(crate) struct Rates {
     own: Vec<Own>,
     bucket: usize,
     since: Option<Instant>,
-    /// Buckets that were filled since the beginning, up to all.
-    filled: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +23,8 @@ struct Own {
     layer: Layer,
     /// Who needs frames of this layer, key frames aside.
     present: LayerMask,
+    /// First packet after a pause.
+    began: Instant,
     bytes: [u32; BUCKETS],
     frames: [u16; BUCKETS],
 }
@@ -47,10 +47,13 @@ impl Rates {
             if self.own.len() >= LAYERS_MAX {
                 return;
             }
-            let new = Own { layer: info.layer, present: info.present, bytes: [0; BUCKETS], frames: [0; BUCKETS] };
-            self.own.insert(place, new);
+            let (bytes, frames) = ([0; BUCKETS], [0; BUCKETS]);
+            self.own.insert(place, Own { layer: info.layer, present: info.present, began: now, bytes, frames });
         }
         let own = &mut self.own[place];
+        if own.sum() == 0 {
+            own.began = now;
+        }
         own.bytes[self.bucket] = own.bytes[self.bucket].saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         if info.starts_frame {
             own.frames[self.bucket] = own.frames[self.bucket].saturating_add(1);
@@ -63,11 +66,12 @@ impl Rates {
     /// The cost of each layer of which something came within the window, lowest first.
     pub(crate) fn costs(&mut self, now: Instant) -> impl Iterator<Item = Cost> + '_ {
         self.turn(now);
-        // Before the window is full, what came stands for as much of it as has passed.
-        let window = BUCKET * u32::try_from(self.filled.clamp(1, BUCKETS)).unwrap_or(1);
-        let window_ms = u64::try_from(window.as_millis()).unwrap_or(1);
-        let all = &self.own;
+        let (all, since) = (&self.own, self.since.unwrap_or(now));
+        // The window reaches back over the full buckets; what has just begun is measured over its own time.
+        let window = BUCKET * (BUCKETS as u32 - 1) + now.saturating_duration_since(since);
         all.iter().filter(|own| own.sum() > 0).map(move |own| {
+            let age = now.saturating_duration_since(own.began).max(BUCKET);
+            let window_ms = u64::try_from(window.min(age).as_millis()).unwrap_or(1).max(1);
             let needed = all.iter().filter(|other| other.present.contains(own.layer));
             let (bytes, frames) = needed.fold((0u64, 0u64), |(bytes, frames), other| {
                 let same = other.layer.spatial() == own.layer.spatial();
@@ -87,11 +91,9 @@ impl Rates {
         let passed = usize::try_from(now.saturating_duration_since(since).as_millis() / BUCKET.as_millis());
         let passed = passed.unwrap_or(BUCKETS);
         if passed == 0 {
-            self.filled = self.filled.max(1);
             return;
         }
         self.since = Some(since + BUCKET * u32::try_from(passed).unwrap_or(u32::MAX));
-        self.filled = (self.filled + passed).min(BUCKETS);
         for _ in 0..passed.min(BUCKETS) {
             self.bucket = (self.bucket + 1) % BUCKETS;
             for own in &mut self.own {

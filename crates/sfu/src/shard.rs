@@ -130,6 +130,7 @@ pub(crate) enum Told {
     Keyframes {
         ssrc: u32,
         to_start: u8,
+        to_switch: u8,
         after_loss: u8,
     },
     /// Who spoke, most recent first; the first is the dominant speaker. Only the home shard says so.

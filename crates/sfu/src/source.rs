@@ -40,12 +40,20 @@ pub(crate) struct Source {
     /// Packets of this turn that are still to be sent on: (encoding, number).
     pub(crate) pending: Vec<(u8, SeqNo)>,
     /// The limits of all receivers, by place: lines, −1 none, 0 off. Missing is 0.
-    pub(crate) wishes: Vec<i32>,
+    wishes: Vec<i32>,
+    /// The largest of them; `None` when it has to be looked for again.
+    wanted: Option<i32>,
     /// The limit its owner was told last.
     pub(crate) told_max_height: Option<i32>,
     /// Whether a subscription may be waiting for a key frame.
     pub(crate) is_awaited: bool,
+    /// Whether somebody with few SSRCs wants this sound and has none for it yet: the next packet brings it.
+    pub(crate) has_new_listener: bool,
+    /// Whether its last packet of sound was among the loudest.
+    pub(crate) is_loud: bool,
     pub(crate) last_packet: Option<Instant>,
+    /// Whether nobody is sent its sound, because it is not among the loudest. A subscription that begins or changes ends that.
+    pub(crate) is_unheard: bool,
     pub(crate) crossing: Crossing,
     layers_at: Option<Instant>,
     silent: u32,
@@ -74,9 +82,13 @@ impl Source {
                     keyframes: KeyframeRequests::default(),
                     pending: Vec::new(),
                     wishes: Vec::new(),
+                    wanted: Some(0),
                     told_max_height: None,
                     is_awaited: false,
+                    has_new_listener: false,
+                    is_loud: false,
                     last_packet: None,
+                    is_unheard: false,
                     crossing: Crossing::default(),
                     layers_at: None,
                     silent: 0,
@@ -118,6 +130,7 @@ impl Source {
 
     /// Adds one; there must be none of this receiver.
     pub(crate) fn subscribe(&mut self, subscription: Subscription) {
+        self.is_unheard = false;
         let place = self.subscriptions.partition_point(|s| s.receiver < subscription.receiver);
         self.subscriptions.insert(place, subscription);
     }
@@ -130,23 +143,33 @@ impl Source {
 
     /// Notes a receiver's limit.
     pub(crate) fn wish(&mut self, receiver: u32, max_height: i32) {
-        let place = usize::try_from(receiver).unwrap_or(usize::MAX);
-        if max_height == 0 && place >= self.wishes.len() {
+        let before = self.wish_of(receiver);
+        if before == max_height {
             return;
         }
+        let place = usize::try_from(receiver).unwrap_or(usize::MAX);
         if place >= self.wishes.len() {
             self.wishes.resize(place + 1, 0);
         }
         self.wishes[place] = max_height;
+        self.wanted = match self.wanted {
+            Some(wanted) if larger(wanted, max_height) == max_height => Some(max_height),
+            // Whoever wanted most wants less: somebody else may want as much.
+            Some(wanted) if wanted == before => None,
+            wanted => wanted,
+        };
+    }
+
+    /// A receiver's limit.
+    pub(crate) fn wish_of(&self, receiver: u32) -> i32 {
+        usize::try_from(receiver).ok().and_then(|place| self.wishes.get(place)).copied().unwrap_or(0)
     }
 
     /// The largest limit of all receivers, those of other shards included.
-    pub(crate) fn wanted_height(&self) -> i32 {
-        let others = self.crossing.heights.iter().map(|(_, height)| height);
-        self.wishes
-            .iter()
-            .chain(others)
-            .fold(0, |most, height| if most < 0 || *height < 0 { -1 } else { most.max(*height) })
+    pub(crate) fn wanted_height(&mut self) -> i32 {
+        let wishes = &self.wishes;
+        let here = *self.wanted.get_or_insert_with(|| wishes.iter().copied().fold(0, larger));
+        self.crossing.heights.iter().map(|(_, height)| *height).fold(here, larger)
     }
 
     /// Looks again at what layers there are and what they cost; `true` when there are others than before.
@@ -158,6 +181,7 @@ impl Source {
         let before = shape(&self.layers);
         self.layers.clear();
         for (index, stream) in self.encodings.iter_mut().enumerate() {
+            stream.rest(now);
             let whole = stream.height.unwrap_or(LOWEST_HEIGHT << index.min(6));
             let Encoding { inspector, rates, .. } = stream;
             let top = rates.costs(now).map(|cost| cost.layer.spatial()).max().unwrap_or(0);
@@ -205,6 +229,11 @@ impl Source {
         }
         self.encodings.truncate(ENCODINGS_MAX);
     }
+}
+
+/// The larger of two limits, of which −1 is none at all.
+fn larger(one: i32, other: i32) -> i32 {
+    if one < 0 || other < 0 { -1 } else { one.max(other) }
 }
 
 /// Which layers there are, whatever they cost.
@@ -278,5 +307,11 @@ mod tests {
         assert_eq!(camera.wanted_height(), -1);
         camera.wish(9, 0);
         assert_eq!(camera.wanted_height(), 360);
+        camera.wish(2, 360);
+        camera.wish(1, 0);
+        assert_eq!(camera.wanted_height(), 360, "somebody else wants as much");
+        camera.wish(2, 90);
+        camera.wish(3, 200);
+        assert_eq!((camera.wanted_height(), camera.wish_of(3), camera.wish_of(70)), (200, 200, 0));
     }
 }

@@ -170,6 +170,20 @@ impl Streams {
         }
     }
 
+    /// A paused stream that has retransmissions, to pad with; to be parked again.
+    pub(crate) fn take_paused_repairable(&mut self) -> Option<Stream> {
+        let is_usable = |stream: &Stream| stream.rtx_ssrc.is_some() && stream.last.is_some();
+        match self {
+            Self::Own(streams) => {
+                let ssrc = *streams.paused.iter().find(|(_, stream)| is_usable(stream))?.0;
+                streams.paused.remove(&ssrc)
+            }
+            Self::Slots { video, .. } => {
+                video.0.iter_mut().find(|slot| slot.stream.as_ref().is_some_and(is_usable))?.stream.take()
+            }
+        }
+    }
+
     /// A source is gone; its subscription's stream was parked before.
     pub(crate) fn source_ended(&mut self, source: usize, own_ssrc: u32) {
         match self {

@@ -4,7 +4,8 @@
 //! its place, and one that comes late and is not wanted is replaced by padding. What a frame's fate is, is decided once, when it begins.
 
 use std::cmp::Ordering;
-use std::time::Instant;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use tertulia_rtp::codec::{FrameInfo, Layer, Shifts};
@@ -15,10 +16,14 @@ use crate::stream::{Last, Stream};
 
 /// Remembered segments: retransmissions are asked for within a second or two of a switch.
 const SEGMENTS_MAX: usize = 4;
-/// Remembered pictures: a late packet belongs to one of the last few.
-const PICTURES_MAX: usize = 8;
+/// Remembered changes of the layer: late packets belong to pictures of the last second.
+const TUNINGS_MAX: usize = 8;
+/// In units of the clock: ten seconds.
+const TUNING_AGE_MAX: u32 = 10 * CLOCK_RATE;
 /// Missing packets for which places are kept; a larger gap is not repaired, and the picture waits for a key frame.
 const GAP_MAX: u64 = 100;
+/// How long a spatial layer may be waited for without asking for a key frame.
+const STEP_PATIENCE: Duration = Duration::from_millis(100);
 /// Encodings of a source.
 pub(crate) const ENCODINGS_MAX: usize = 8;
 /// How many key frames a receiver may ask of one source in [`PLI_WINDOW_MS`].
@@ -96,14 +101,18 @@ pub(crate) struct AudioCourse {
 #[derive(Debug, Default)]
 pub(crate) struct VideoCourse {
     aim: Option<Aim>,
-    /// The layer that goes out, of the encoding of the last segment.
-    tuned: Layer,
+    aimed_at: Option<Instant>,
     segments: ArrayVec<Segment, SEGMENTS_MAX>,
     /// Whether the last segment is going on.
     flowing: bool,
     /// Newest packet of each encoding that was decided on.
     newest: [SeqNo; ENCODINGS_MAX],
-    pictures: ArrayVec<Picture, PICTURES_MAX>,
+    /// Which layer goes out from which picture on, of the encoding of the last segment.
+    tunings: ArrayVec<Tuning, TUNINGS_MAX>,
+    /// The newest picture that was decided on.
+    picture: Option<Picture>,
+    /// Where packets may be that were passed over although they belong to the segment.
+    passed_over: Range<SeqNo>,
     /// Pictures left out since the segment began.
     left_out: u16,
     history: History,
@@ -121,17 +130,20 @@ struct Segment {
 }
 
 impl Segment {
-    /// The packet as the newest that went out.
-    fn newest(&self, now: Instant, out: SeqNo, packet: &Incoming, left_out: u16) -> Last {
+    /// A packet is the newest that goes out.
+    fn note_newest(&self, now: Instant, stream: &mut Stream, out: SeqNo, packet: &Incoming, left_out: u16) {
         let by = self.shifts.picture_id_by.wrapping_sub(left_out);
-        Last {
+        if let Some((first, count)) = packet.info.templates {
+            stream.next_template = first.wrapping_add(self.shifts.template_id_by).wrapping_add(count) & 0x3f;
+        }
+        stream.last = Some(Last {
             at: now,
             out,
             timestamp: packet.timestamp.wrapping_add(self.timestamp_by),
             picture_id: packet.info.picture.unwrap_or(0).wrapping_add(by),
             frame_number: packet.info.frame_number.unwrap_or(0).wrapping_add(self.shifts.frame_number_by),
             tl0: packet.info.tl0.unwrap_or(0).wrapping_add(self.shifts.tl0_by),
-        }
+        });
     }
 }
 
@@ -139,8 +151,14 @@ impl Segment {
 #[derive(Debug, Clone, Copy)]
 struct Picture {
     timestamp: u32,
-    tuned: Layer,
     left_out: bool,
+}
+
+/// From the picture of this timestamp on, this layer goes out.
+#[derive(Debug, Clone, Copy)]
+struct Tuning {
+    from: u32,
+    layer: Layer,
 }
 
 impl AudioCourse {
@@ -184,15 +202,18 @@ impl AudioCourse {
         self.paused = true;
     }
 
-    /// Shift of the clock, once it flows.
+    /// Shift of the clock, while it flows.
     pub(crate) fn timestamp_by(&self) -> Option<u32> {
-        self.run.map(|(_, _, by)| by)
+        self.run.filter(|_| !self.paused).map(|(_, _, by)| by)
     }
 }
 
 impl VideoCourse {
     /// Sets what should be forwarded. `None` stops at once; anything else goes on until a frame allows the switch.
-    pub(crate) fn aim(&mut self, aim: Option<Aim>) {
+    pub(crate) fn aim(&mut self, now: Instant, aim: Option<Aim>) {
+        if self.aim != aim {
+            self.aimed_at = Some(now);
+        }
         self.aim = aim;
         if aim.is_none() {
             self.flowing = false;
@@ -207,14 +228,26 @@ impl VideoCourse {
     /// What goes out at the moment.
     pub(crate) fn current(&self) -> Option<Aim> {
         let segment = self.segments.last().filter(|_| self.flowing)?;
-        Some(Aim { encoding: segment.encoding, layer: self.tuned })
+        Some(Aim { encoding: segment.encoding, layer: self.tuned() })
     }
 
-    /// The encoding that must start anew before the aim is reached: another one, or one with more spatial layers.
-    pub(crate) fn awaits_keyframe(&self) -> Option<u8> {
+    /// The encoding that must start anew before the aim is reached: another one, or one whose other spatial layers cannot be reached from
+    /// where we are, which shows when the first pictures have passed.
+    pub(crate) fn awaits_keyframe(&self, now: Instant) -> Option<u8> {
         let aim = self.aim?;
-        let reached = |current: Aim| current.encoding == aim.encoding && current.layer.spatial() >= aim.layer.spatial();
-        (!self.current().is_some_and(reached)).then_some(aim.encoding)
+        let waits = match self.current() {
+            Some(current) if current.encoding == aim.encoding => {
+                let long = self.aimed_at.is_none_or(|at| now.saturating_duration_since(at) >= STEP_PATIENCE);
+                long && current.layer.spatial() != aim.layer.spatial()
+            }
+            Some(_) | None => true,
+        };
+        waits.then_some(aim.encoding)
+    }
+
+    /// Whether the aim is not reached, for whatever reason.
+    pub(crate) fn is_on_the_way(&self) -> bool {
+        self.aim.is_some() && self.current().is_none_or(|current| Some(current) != self.aim)
     }
 
     /// Shift of the clock for the encoding that goes out, if it is this one.
@@ -227,15 +260,18 @@ impl VideoCourse {
     pub(crate) fn project(&mut self, now: Instant, stream: &mut Stream, packet: &Incoming) -> Step {
         let Some(aim) = self.aim else { return Step::Skip };
         let place = usize::from(packet.encoding) % ENCODINGS_MAX;
-        if self.current().map(|current| current.encoding) != Some(packet.encoding) {
+        let mut goes_on = self.current().is_some_and(|current| current.encoding == packet.encoding);
+        if goes_on && packet.number.saturating_sub(self.newest[place] + 1) > GAP_MAX {
+            (self.flowing, goes_on) = (false, false);
+        }
+        if !goes_on {
             if !self.may_start(aim, packet) {
                 return Step::Skip;
             }
             self.start_segment(now, stream, packet);
-            self.tuned = aim.layer;
-            if aim.encoding != packet.encoding {
-                self.tuned = Layer::HIGHEST; // the way there: whatever it has
-            }
+            // On the way to another encoding: whatever this one has.
+            let layer = if aim.encoding == packet.encoding { aim.layer } else { Layer::HIGHEST };
+            self.tunings.push(Tuning { from: packet.timestamp, layer });
         } else if packet.number <= self.newest[place] {
             return self.late(now, stream, packet);
         }
@@ -244,10 +280,6 @@ impl VideoCourse {
             return Step::Skip;
         }
         let missing = packet.number.saturating_sub((self.newest[place] + 1).max(segment.from_in));
-        if missing > GAP_MAX {
-            self.flowing = false;
-            return Step::Skip;
-        }
         self.newest[place] = packet.number;
         for number in packet.number - missing..packet.number {
             stream.highest_out += 1;
@@ -261,10 +293,16 @@ impl VideoCourse {
         stream.highest_out += 1;
         let out = stream.highest_out;
         let mut entry = Entry::new(packet.encoding, packet.number, self.left_out, Fate::Sent);
-        entry.marker = ends_picture(packet, self.tuned);
+        entry.marker = ends_picture(packet, self.tuned());
         self.history.push(now, out, entry);
-        stream.last = Some(segment.newest(now, out, packet, self.left_out));
+        segment.note_newest(now, stream, out, packet, self.left_out);
         Step::Send(out)
+    }
+
+    /// Numbers to look for in the cache and to decide on once more, after a segment began: whatever overtook the first packet of its key
+    /// frame was passed over, and would be missed for good.
+    pub(crate) fn take_passed_over(&mut self) -> Range<SeqNo> {
+        std::mem::take(&mut self.passed_over)
     }
 
     /// How the packet of an outgoing number is changed, and its (encoding, number). `None` when it is unknown or never came.
@@ -278,12 +316,35 @@ impl VideoCourse {
     }
 
     /// Finds what went out under a sequence number, for a receiver that lost it. `None` when it is unknown, never came, or was repeated
-    /// less than `gap_ms` ago.
-    pub(crate) fn lookup(&mut self, stream: &Stream, sequence: u16, at_ms: u64, gap_ms: u16) -> Option<SeqNo> {
+    /// less than `gap_ms` ago, or when another encoding has taken over since: it began with a key frame, and nobody needs what was before.
+    ///
+    /// `came` tells whether a packet is there: one for which a place was kept may have come before the picture that it is part of began
+    /// late, by its repaired first packet.
+    pub(crate) fn lookup(
+        &mut self,
+        stream: &Stream,
+        sequence: u16,
+        (at_ms, gap_ms): (u64, u16),
+        came: impl FnOnce(u8, SeqNo) -> Option<Incoming>,
+    ) -> Option<SeqNo> {
         let behind = low16(stream.highest_out).wrapping_sub(sequence);
         let out = stream.highest_out.checked_sub(SeqNo::from(behind)).filter(|_| behind < 0x8000)?;
-        let entry = self.history.get_mut(out).filter(|entry| entry.fate == Fate::Sent)?;
-        entry.may_repeat(at_ms, gap_ms).then_some(out)
+        if self.segments.last().is_none_or(|current| out < current.from_out) {
+            return None;
+        }
+        let Entry { fate, encoding, .. } = *self.history.get(out)?;
+        if fate == Fate::Reserved {
+            let newest = self.newest[usize::from(encoding) % ENCODINGS_MAX];
+            let packet = came(encoding, self.history.get(out)?.wide(newest))?;
+            let tuned = self.tuned_at(packet.timestamp);
+            if !packet.info.present.contains(tuned) {
+                return None;
+            }
+            let entry = self.history.get_mut(out)?;
+            (entry.fate, entry.marker) = (Fate::Sent, ends_picture(&packet, tuned));
+        }
+        let entry = self.history.get_mut(out)?;
+        (entry.fate == Fate::Sent && entry.may_repeat(at_ms, gap_ms)).then_some(out)
     }
 
     /// Shift of the clock under which padding fills a place, and the marker-free number.
@@ -314,8 +375,7 @@ impl VideoCourse {
             return Step::Skip;
         }
         let Some(out) = self.history.reserved(segment.from_out, packet.number) else { return Step::Skip };
-        let decided = self.pictures.iter().rev().find(|picture| picture.timestamp == packet.timestamp);
-        let tuned = decided.map_or(self.tuned, |picture| picture.tuned);
+        let tuned = self.tuned_at(packet.timestamp);
         let wanted = packet.info.present.contains(tuned);
         let Some(entry) = self.history.get_mut(out) else { return Step::Skip };
         entry.marker = ends_picture(packet, tuned);
@@ -326,9 +386,29 @@ impl VideoCourse {
         entry.fate = Fate::Sent;
         // Late as it is, it may be the newest that went out: those after it may have been left out.
         if stream.last.is_none_or(|last| last.out < out) {
-            stream.last = Some(segment.newest(now, out, packet, entry.left_out));
+            segment.note_newest(now, stream, out, packet, entry.left_out);
         }
         Step::Send(out)
+    }
+
+    /// The layer that goes out.
+    fn tuned(&self) -> Layer {
+        self.tunings.last().map_or(Layer::HIGHEST, |tuning| tuning.layer)
+    }
+
+    /// The layer that went out in the picture of this timestamp, whether or not anything of it has come before.
+    fn tuned_at(&self, timestamp: u32) -> Layer {
+        let is_past = |tuning: &&Tuning| timestamp.wrapping_sub(tuning.from) < 1 << 31;
+        let found = self.tunings.iter().rev().find(is_past).or(self.tunings.first());
+        found.map_or(Layer::HIGHEST, |tuning| tuning.layer)
+    }
+
+    /// Forgets what no late packet can belong to, before timestamps wrap around to it.
+    fn forget_tunings(&mut self, timestamp: u32) {
+        let is_old = |tuning: &Tuning| (TUNING_AGE_MAX..1 << 31).contains(&timestamp.wrapping_sub(tuning.from));
+        if self.tunings.get(1).is_some_and(is_old) {
+            self.tunings.remove(0);
+        }
     }
 
     /// Tunes where the packet allows it; whether the packet is wanted.
@@ -339,20 +419,23 @@ impl VideoCourse {
             // On the way down the key frame is not waited for at full rate.
             Ordering::Less => Layer::new(Layer::HIGHEST.spatial(), 0),
         };
-        self.tuned = packet.info.towards(Some(self.tuned), goal).unwrap_or(self.tuned);
-        match self.pictures.last_mut().filter(|picture| picture.timestamp == packet.timestamp) {
-            Some(picture) => picture.tuned = self.tuned,
-            None => {
-                if self.pictures.is_full() {
-                    self.pictures.remove(0);
+        // Never within a picture: the marker that ends it may have gone out.
+        if self.picture.is_none_or(|picture| picture.timestamp != packet.timestamp) {
+            self.picture = Some(Picture { timestamp: packet.timestamp, left_out: false });
+            self.forget_tunings(packet.timestamp);
+            let before = known(self.tuned(), goal, packet.info.highest_spatial);
+            let layer = packet.info.towards(Some(before), goal).unwrap_or(before);
+            if layer != self.tuned() {
+                if self.tunings.is_full() {
+                    self.tunings.remove(0);
                 }
-                self.pictures.push(Picture { timestamp: packet.timestamp, tuned: self.tuned, left_out: false });
+                self.tunings.push(Tuning { from: packet.timestamp, layer });
             }
         }
-        let wanted = packet.info.present.contains(self.tuned);
+        let wanted = packet.info.present.contains(self.tuned());
         if !wanted
             && packet.counts_pictures
-            && let Some(picture) = self.pictures.last_mut().filter(|picture| !picture.left_out)
+            && let Some(picture) = self.picture.as_mut().filter(|picture| !picture.left_out)
         {
             picture.left_out = true;
             self.left_out = self.left_out.wrapping_add(1);
@@ -382,17 +465,18 @@ impl VideoCourse {
             }
         }
         // Template ids go on too, so that a late descriptor is never read with the structure of another encoding.
-        if let Some((first, count)) = packet.info.templates {
+        if let Some((first, _)) = packet.info.templates {
             segment.shifts.template_id_by = stream.next_template.wrapping_sub(first) & 0x3f;
-            stream.next_template = stream.next_template.wrapping_add(count) & 0x3f;
         }
         if self.segments.is_full() {
             self.segments.remove(0);
         }
         self.segments.push(segment);
         self.newest[usize::from(packet.encoding) % ENCODINGS_MAX] = packet.number - 1;
+        self.passed_over = packet.number + 1..packet.number + 1 + GAP_MAX;
         self.left_out = 0;
-        self.pictures.clear();
+        self.tunings.clear();
+        self.picture = None;
         self.flowing = true;
     }
 }
@@ -413,6 +497,12 @@ const CLOCK_RATE: u32 = 90_000;
 /// Whether a packet is the last one of its picture for somebody tuned to a layer: what lies above is not sent to them.
 fn ends_picture(packet: &Incoming, tuned: Layer) -> bool {
     packet.marker || (packet.info.ends_frame && packet.info.layer.spatial() == tuned.spatial())
+}
+
+/// The layer to which a receiver is tuned that was tuned to more than there is, when it became known what there is.
+fn known(tuned: Layer, goal: Layer, highest_spatial: u8) -> Layer {
+    let is_guess = tuned.spatial() > highest_spatial && goal.spatial() <= highest_spatial;
+    if is_guess { Layer::new(highest_spatial, tuned.temporal()) } else { tuned }
 }
 
 /// The timestamp with which a stream goes on.

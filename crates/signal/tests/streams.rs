@@ -83,6 +83,7 @@ impl Running {
             conference: Arc::new(ConferenceSettings {
                 domains: Domains::of("meet.example"),
                 occupants_max: 10,
+                opus_red: false,
                 version: "test".into(),
             }),
         };

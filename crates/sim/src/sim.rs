@@ -72,6 +72,8 @@ struct Person {
     up: Link,
     down: Link,
     channel: Option<Arc<Channel>>,
+    /// Where it was opened.
+    channel_url: Option<String>,
     /// Their own next deadline, so that it is asked for only when it may have moved.
     due: Option<Instant>,
     /// Still there: has neither left nor vanished.
@@ -148,8 +150,12 @@ impl Sim {
         };
         let identity = Identity::generate().expect("the system has random numbers");
         let registry = Arc::new(Registry::default());
-        let settings =
-            Settings { domains: Domains::of(DOMAIN), occupants_max: 500, version: env!("CARGO_PKG_VERSION").into() };
+        let settings = Settings {
+            domains: Domains::of(DOMAIN),
+            occupants_max: 500,
+            opus_red: false,
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
         let now = Instant::now();
         Self {
             now,
@@ -201,6 +207,7 @@ impl Sim {
             up: Link::default(),
             down: Link::default(),
             channel: None,
+            channel_url: None,
             due: None,
             present: true,
             events: Vec::new(),
@@ -256,6 +263,13 @@ impl Sim {
     /// The address of somebody changes, as behind a router that was switched off.
     pub fn move_address(&mut self, person: PersonId, port: u16) {
         self.people[person.0].address.set_port(port);
+    }
+
+    /// The bridge channel of somebody breaks, and they open another one in its place.
+    pub fn reopen_channel(&mut self, person: PersonId) {
+        if let Some(url) = self.people[person.0].channel_url.clone() {
+            self.depart(SOCKET_DELAY, Flight::ChannelOpens { of: person.0, url });
+        }
     }
 
     /// Lets time pass.
@@ -530,6 +544,7 @@ impl Sim {
                     }
                 }
                 Output::OpenChannel(url) => {
+                    self.people[index].channel_url = Some(url.clone());
                     self.depart(SOCKET_DELAY, Flight::ChannelOpens { of: index, url });
                 }
                 Output::Channel(text) => self.depart(SOCKET_DELAY, Flight::ChannelToWorker { from: index, text }),
@@ -592,4 +607,5 @@ const SMALL: Equipment = Equipment {
     encodings: 3,
     frames_per_second: 10,
     frame_lens: [150, 600, 2_400],
+    ssrc_rewriting: false,
 };

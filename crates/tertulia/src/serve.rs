@@ -114,6 +114,7 @@ fn signal_settings(config: &Config) -> Settings {
     let conference = ConferenceSettings {
         domains: Domains::of(&config.server_domain),
         occupants_max: usize::try_from(config.limits_occupants).unwrap_or(usize::MAX),
+        opus_red: config.media_red,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Settings {
@@ -140,7 +141,9 @@ fn media_settings(config: &Config) -> tertulia_media::Settings {
         policy: Policy {
             loudest: Some(usize::from(config.media_loudest)).filter(|loudest| *loudest != 0),
             last_n: Some(config.media_last_n).filter(|last_n| *last_n != 0),
+            last_n_by_size: config.media_last_n_by_size.iter().map(|limit| (limit.people, limit.last_n)).collect(),
         },
+        overload: Some(f32::from(config.media_overload) / 100.0).filter(|share| *share > 0.0),
         endpoints_per_worker: ENDPOINTS_PER_WORKER,
         spread_at: usize::from(config.media_spread_at),
         tcp_port: Some(config.media_tcp_port).filter(|port| *port != 0),

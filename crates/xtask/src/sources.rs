@@ -55,13 +55,25 @@ pub(crate) fn check(root: &Path) -> std::io::Result<Vec<String>> {
 
 /// Banned names in the part of a file before its tests.
 fn impurities(shown: &str, text: &str) -> Vec<String> {
-    let code = text.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(test)]"));
+    // The tests of a file are its last item; other items for tests only may stand anywhere.
+    let end = text.find("\n#[cfg(test)]\nmod tests").unwrap_or(text.len());
+    let code = text[..end].lines().enumerate();
     let code = code.filter(|(_, line)| !line.trim_start().starts_with("//"));
     code.flat_map(|(number, line)| {
-        BANNED.iter().filter(move |(name, _)| line.contains(name)).map(move |hit| (number, hit))
+        BANNED.iter().filter(move |(name, _)| names(line, name)).map(move |hit| (number, hit))
     })
     .map(|(number, (name, what))| format!("{shown}:{}: `{name}` is {what}; floors 0 and 1 are pure", number + 1))
     .collect()
+}
+
+/// Whether a line has a banned name, and not merely a longer one that begins with it.
+fn names(line: &str, name: &str) -> bool {
+    let whole = |at: usize| {
+        let (last, next) = (name.chars().next_back(), line[at + name.len()..].chars().next());
+        let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        !(word(last) && word(next))
+    };
+    line.match_indices(name).any(|(at, _)| whole(at))
 }
 
 fn rust_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -84,8 +96,15 @@ mod tests {
 
     #[test]
     fn a_clock_in_pure_code_is_found_and_in_its_tests_allowed() {
-        let text = "//! x\nlet a = Instant::now();\n// Instant::now\n#[cfg(test)]\nlet b = Instant::now();\n";
+        let text =
+            "//! x\nlet a = Instant::now();\n// Instant::now\n#[cfg(test)]\nmod tests {\nlet b = Instant::now();\n";
         let findings = impurities("f.rs", text);
         assert_eq!(findings, ["f.rs:2: `Instant::now` is a clock; floors 0 and 1 are pure"]);
+    }
+
+    #[test]
+    fn names_are_whole_words_and_what_is_only_tested_hides_nothing_behind_it() {
+        let text = "//! x\n#[cfg(test)]\nfn a() {}\nself.awaits();\nb.await;\n";
+        assert_eq!(impurities("f.rs", text), ["f.rs:5: `.await` is a task; floors 0 and 1 are pure"]);
     }
 }

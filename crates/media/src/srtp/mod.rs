@@ -10,7 +10,8 @@ use tertulia_rtp::packet::header_len;
 use cipher::Cipher;
 use window::Window;
 
-/// Most streams one peer may send: signalling allows 20 sources; RTX and RTCP come on top.
+/// Streams of one peer that are remembered: signalling allows 20 sources at once, and RTX comes on top. Who shares a screen again and again
+/// has new ones each time: then those that were silent for longest are forgotten.
 const STREAMS_MAX: usize = 128;
 /// Bytes that sealing adds at most: an SRTCP packet's index and tag.
 pub const OVERHEAD_MAX: usize = 20;
@@ -53,8 +54,6 @@ pub enum OpenError {
     Replayed,
     /// The tag is not right.
     Forged,
-    /// More streams than anybody sends.
-    TooManyStreams,
 }
 
 /// Opens what a peer sealed.
@@ -62,8 +61,23 @@ pub enum OpenError {
 pub struct Inbound {
     rtp: Cipher,
     rtcp: Cipher,
-    rtp_streams: FxHashMap<u32, Window>,
-    rtcp_streams: FxHashMap<u32, Window>,
+    rtp_streams: Known,
+    rtcp_streams: Known,
+}
+
+/// The streams of a peer, of one kind.
+#[derive(Debug, Default)]
+struct Known {
+    streams: FxHashMap<u32, Heard>,
+    /// Packets of all of them.
+    packets: u64,
+}
+
+/// One of them, and which of all packets was its last.
+#[derive(Debug)]
+struct Heard {
+    window: Window,
+    last: u64,
 }
 
 impl Inbound {
@@ -72,8 +86,8 @@ impl Inbound {
         Some(Self {
             rtp: Cipher::derive(profile, key, salt, false)?,
             rtcp: Cipher::derive(profile, key, salt, true)?,
-            rtp_streams: FxHashMap::default(),
-            rtcp_streams: FxHashMap::default(),
+            rtp_streams: Known::default(),
+            rtcp_streams: Known::default(),
         })
     }
 
@@ -85,17 +99,13 @@ impl Inbound {
         let header = header_len(packet).ok_or(OpenError::Malformed)?;
         let sequence = u16::from_be_bytes([packet[2], packet[3]]);
         let ssrc = word(packet, 8);
-        let known = self.rtp_streams.get_mut(&ssrc);
-        let index = known.as_ref().map_or(u64::from(sequence), |window| window.estimate(sequence));
-        if known.as_ref().is_some_and(|window| !window.is_new(index)) {
+        let window = self.rtp_streams.window(ssrc);
+        let index = window.map_or(u64::from(sequence), |window| window.estimate(sequence));
+        if window.is_some_and(|window| !window.is_new(index)) {
             return Err(OpenError::Replayed);
         }
         let len = self.rtp.open_rtp(packet, header, ssrc, index)?;
-        // Only now: nobody without the key makes us remember anything.
-        match known {
-            Some(window) => window.accept(index),
-            None => remember(&mut self.rtp_streams, ssrc, index)?,
-        }
+        self.rtp_streams.accept(ssrc, index);
         Ok(len)
     }
 
@@ -109,26 +119,31 @@ impl Inbound {
         }
         let ssrc = word(packet, 4);
         let index = self.rtcp.srtcp_index(packet)?;
-        let known = self.rtcp_streams.get_mut(&ssrc);
-        if known.as_ref().is_some_and(|window| !window.is_new(u64::from(index))) {
+        if self.rtcp_streams.window(ssrc).is_some_and(|window| !window.is_new(u64::from(index))) {
             return Err(OpenError::Replayed);
         }
         let len = self.rtcp.open_rtcp(packet, ssrc)?;
-        match known {
-            Some(window) => window.accept(u64::from(index)),
-            None => remember(&mut self.rtcp_streams, ssrc, u64::from(index))?,
-        }
+        self.rtcp_streams.accept(ssrc, u64::from(index));
         Ok(len)
     }
 }
 
-/// The first packet of a stream.
-fn remember(streams: &mut FxHashMap<u32, Window>, ssrc: u32, index: u64) -> Result<(), OpenError> {
-    if streams.len() >= STREAMS_MAX {
-        return Err(OpenError::TooManyStreams);
+impl Known {
+    fn window(&self, ssrc: u32) -> Option<&Window> {
+        self.streams.get(&ssrc).map(|heard| &heard.window)
     }
-    streams.entry(ssrc).or_default().accept(index);
-    Ok(())
+
+    /// Marks an index as used. Only packets that authenticate come so far: nobody without the key makes us remember or forget anything.
+    fn accept(&mut self, ssrc: u32, index: u64) {
+        self.packets += 1;
+        if self.streams.len() >= STREAMS_MAX && !self.streams.contains_key(&ssrc) {
+            let oldest = self.streams.iter().min_by_key(|(_, heard)| heard.last).map(|(ssrc, _)| *ssrc);
+            self.streams.retain(|ssrc, _| Some(*ssrc) != oldest);
+        }
+        let heard = self.streams.entry(ssrc).or_insert_with(|| Heard { window: Window::of_peer(), last: 0 });
+        heard.window.accept(index);
+        heard.last = self.packets;
+    }
 }
 
 /// Seals what we send. It refuses to seal one index twice: that would give the key away (RFC 7714 §8.4).
@@ -265,6 +280,23 @@ mod tests {
         let len = buffer.len();
         buffer.resize(len + OVERHEAD_MAX, 0);
         assert_eq!(out.seal_rtp(&mut buffer, len), None);
+    }
+
+    #[test]
+    fn who_shares_a_screen_a_hundred_times_is_seen_each_time() {
+        let (mut out, mut inbound) = pair(Profile::AeadAes128Gcm);
+        let mut send = |ssrc: u32, sequence: u16| {
+            let mut packet = rtp(sequence);
+            packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
+            let mut sealed = seal(&mut out, &packet);
+            (inbound.open_rtp(&mut sealed.clone()).map(|_| ()), inbound.open_rtp(&mut sealed))
+        };
+        for share in 0..600u16 {
+            let voice = send(1, share.wrapping_add(65_000));
+            assert_eq!(voice, (Ok(()), Err(OpenError::Replayed)), "{share}: its roll-over is not forgotten");
+            assert_eq!(send(100 + u32::from(share), 9), (Ok(()), Err(OpenError::Replayed)), "{share}");
+        }
+        assert_eq!(inbound.rtp_streams.streams.len(), STREAMS_MAX);
     }
 
     #[test]

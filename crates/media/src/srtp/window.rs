@@ -4,14 +4,21 @@
 const SIZE: u64 = 512;
 const WORDS: usize = (SIZE / 64) as usize;
 
-/// The highest index and a bit for each of the last [`SIZE`].
-#[derive(Debug, Clone, Copy, Default)]
+/// The highest index, and which of the last [`SIZE`] were used. The default is for what we send: its first packet is its lowest, and
+/// most streams to most receivers never leave a number out, so that the bits are made when the first one does.
+#[derive(Debug, Default)]
 pub(super) struct Window {
     highest: Option<u64>,
-    used: [u64; WORDS],
+    /// `None`: all up to the highest.
+    used: Option<Box<[u64; WORDS]>>,
 }
 
 impl Window {
+    /// For what a peer sends: packets before the first one that came may come too.
+    pub(super) fn of_peer() -> Self {
+        Self { highest: None, used: Some(Box::new([0; WORDS])) }
+    }
+
     /// The 48-bit index that a sequence number most likely means. The first of a stream has roll-over counter 0.
     pub(super) fn estimate(&self, sequence: u16) -> u64 {
         let Some(highest) = self.highest else { return u64::from(sequence) };
@@ -35,27 +42,33 @@ impl Window {
 
     /// Marks an index as used.
     pub(super) fn accept(&mut self, index: u64) {
+        let follows = self.highest.is_none_or(|highest| index == highest + 1);
+        if follows && self.used.is_none() {
+            self.highest = Some(index);
+            return;
+        }
+        let used = self.used.get_or_insert_with(|| Box::new([u64::MAX; WORDS]));
         match self.highest {
             Some(highest) if index <= highest => {}
             Some(highest) if index - highest < SIZE => {
                 for passed in highest + 1..index {
                     let (word, bit) = place(passed);
-                    self.used[word] &= !bit;
+                    used[word] &= !bit;
                 }
                 self.highest = Some(index);
             }
             _ => {
-                self.used = [0; WORDS];
+                used.fill(0);
                 self.highest = Some(index);
             }
         }
         let (word, bit) = place(index);
-        self.used[word] |= bit;
+        used[word] |= bit;
     }
 
     fn is_used(&self, index: u64) -> bool {
         let (word, bit) = place(index);
-        self.used[word] & bit != 0
+        self.used.as_ref().is_none_or(|used| used[word] & bit != 0)
     }
 }
 
@@ -70,7 +83,7 @@ mod tests {
 
     #[test]
     fn indices_follow_roll_over_and_are_used_once() {
-        let mut window = Window::default();
+        let mut window = Window::of_peer();
         for sequence in [65_534u16, 65_535, 0, 1] {
             let index = window.estimate(sequence);
             assert!(window.is_new(index));
@@ -84,11 +97,48 @@ mod tests {
 
     #[test]
     fn what_is_too_old_is_not_new() {
-        let mut window = Window::default();
+        let mut window = Window::of_peer();
         window.accept(10_000);
         assert!(!window.is_new(10_000 - SIZE));
         assert!(window.is_new(10_001 - SIZE));
         window.accept(10_000 + 2 * SIZE);
         assert!(!window.is_new(10_000));
+    }
+
+    #[test]
+    fn what_we_send_in_order_needs_no_bits_and_what_was_left_out_can_follow_once() {
+        let mut window = Window::default();
+        (700..2_000).for_each(|index| window.accept(index));
+        assert!(window.used.is_none() && size_of::<Window>() <= 24);
+        assert!((0..2_000).all(|index| !window.is_new(index)));
+        window.accept(2_003);
+        let new: Vec<u64> = (1_400..=2_003).filter(|index| window.is_new(*index)).collect();
+        assert_eq!(new, [2_000, 2_001, 2_002]);
+        window.accept(2_001);
+        assert!(!window.is_new(2_001) && window.is_new(2_000) && window.is_new(2_002));
+        window.accept(2_001 + SIZE);
+        assert!(!window.is_new(2_001) && window.is_new(2_002), "too old, and not yet");
+    }
+
+    /// Against a set of everything that was used.
+    #[test]
+    fn no_index_is_new_twice_in_any_order() {
+        for (mut window, mut state) in [(Window::default(), 1u64), (Window::of_peer(), 2), (Window::default(), 3)] {
+            let (mut used, mut highest) = (std::collections::BTreeSet::new(), 5_000u64);
+            for _ in 0..20_000 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let index = match (state >> 33) % 10 {
+                    0..=5 => highest + 1,
+                    6 => highest + (state >> 40) % 700,
+                    _ => highest.saturating_sub((state >> 40) % 600),
+                };
+                if window.is_new(index) {
+                    assert!(used.insert(index), "{index}");
+                    window.accept(index);
+                    highest = highest.max(index);
+                }
+            }
+            assert!(used.len() > 10_000);
+        }
     }
 }

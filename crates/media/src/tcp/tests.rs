@@ -42,6 +42,7 @@ impl World {
             advertised: Vec::new(),
             endpoints_per_worker: 10,
             policy: tertulia_sfu::Policy::default(),
+            overload: None,
             channels: ChannelKinds::WebSocket,
             tcp_port: Some(0),
             spread_at: 0,

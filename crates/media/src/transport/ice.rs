@@ -45,7 +45,7 @@ pub(super) struct Ice {
     pub(super) addresses: ArrayVec<Known, ADDRESSES_MAX>,
     fresh: ArrayVec<Known, ADDRESSES_MAX>,
     left: ArrayVec<Known, ADDRESSES_MAX>,
-    shown: usize,
+    pub(super) shown: usize,
 }
 
 /// A remote address that passed a check.
@@ -138,6 +138,7 @@ impl Ice {
     pub(super) fn restart(&mut self, now: Instant, credentials: IceCredentials) -> u32 {
         self.second = Some((agent(now, self.controlling, credentials, &self.locals), now + RESTART_TIMEOUT));
         self.restarting = true;
+        self.shown = self.addresses.len(); // to the new agent, so far none
         self.generation += 1;
         self.generation
     }

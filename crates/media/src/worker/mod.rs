@@ -21,9 +21,10 @@ use tertulia_model::{
     EndpointId, EventSink, ExpireReason, FeedbackSsrcs, IceCredentials, LocalTransport, Refusal, RemoteTransport, Ssrc,
 };
 use tertulia_sfu::{Conference, Egress, EndpointKey, Message, Output, Policy, Shards};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::identity::{Identity, ice_credentials_of, random_u64, secret};
+use crate::load::Reducer;
 use crate::registry::Registry;
 use crate::srtp::{OpenError, Profile};
 use crate::transport::{End, Event, OFFERED_SETUP, Role, Transport, Wire, username_of};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub channels: ChannelKinds,
     /// How conferences forward.
     pub policy: Policy,
+    /// Busy share of the thread, 0 to 1, above which receivers get fewer pictures; `None` is never.
+    pub overload: Option<f32>,
     /// Most endpoints at once.
     pub endpoints_max: usize,
 }
@@ -243,6 +246,7 @@ pub struct Worker {
     /// Conferences that something happened to since the last turn ended.
     touched: Vec<ConferenceId>,
     counters: Counters,
+    reducer: Reducer,
     events: Vec<Event>,
     outputs: Vec<Output>,
 }
@@ -251,6 +255,7 @@ impl Worker {
     /// An empty worker.
     pub fn new(settings: Settings, identity: Identity, registry: Arc<Registry>) -> Self {
         Self {
+            reducer: Reducer::new(settings.overload),
             settings,
             identity,
             registry,
@@ -399,24 +404,30 @@ impl Worker {
 
     /// Does what it is asked.
     pub fn handle_command(&mut self, now: Instant, command: Command, flush: &mut dyn Flush) {
-        match command {
-            Command::Open { conference, events } => self.open(conference, events),
-            Command::Request { conference, request } => self.handle_request(now, conference, request, flush),
-            Command::Channel { conference, endpoint, sink } => self.attach(now, conference, &endpoint, sink, flush),
+        let (Command::Open { conference, .. }
+        | Command::Request { conference, .. }
+        | Command::Channel { conference, .. }
+        | Command::Message { conference, .. }
+        | Command::Span { conference, .. }
+        | Command::Told { conference, .. }) = &command;
+        self.guarded(*conference, |worker| match command {
+            Command::Open { conference, events } => worker.open(now, conference, events),
+            Command::Request { conference, request } => worker.handle_request(now, conference, request, flush),
+            Command::Channel { conference, endpoint, sink } => worker.attach(now, conference, &endpoint, sink, flush),
             Command::Message { conference, endpoint, text } => {
-                if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(now, slot, flush, |sfu, _, out| {
+                if let Some(slot) = worker.slot_of(conference, &endpoint) {
+                    worker.with_room(now, slot, flush, |sfu, _, out| {
                         sfu.handle_channel_message(now, key_of(slot), &text, out);
                     });
                 }
             }
-            Command::Span { conference, home, peer } => self.span(now, conference, home, peer, flush),
-            Command::Told { conference, from, message } => self.guarded(conference, |worker| {
+            Command::Span { conference, home, peer } => worker.span(now, conference, home, peer, flush),
+            Command::Told { conference, from, message } => {
                 worker.with_conference(now, conference, flush, |sfu, egress, out| {
                     sfu.handle_message(now, from, message, egress, out);
                 });
-            }),
-        }
+            }
+        });
         self.finish_turn(now, flush);
     }
 
@@ -433,6 +444,26 @@ impl Worker {
         self.finish_turn(now, flush);
     }
 
+    /// The thread worked for this share of the last second, 0 to 1.
+    pub(crate) fn handle_load(&mut self, now: Instant, share: f32, flush: &mut dyn Flush) {
+        let rooms = &self.rooms;
+        let most = || rooms.values().map(|room| room.sfu.most_forwarded()).max().unwrap_or(0);
+        if !self.reducer.measured(now, share, || u32::try_from(most()).unwrap_or(u32::MAX)) {
+            return;
+        }
+        let last_n = self.reducer.last_n();
+        match last_n {
+            Some(last_n) => warn!(share, last_n, "a media worker is or was overloaded: pictures are limited"),
+            None => info!(share, "a media worker has recovered: pictures are not limited any more"),
+        }
+        let all: Vec<ConferenceId> = self.rooms.keys().copied().collect();
+        for id in all {
+            self.guarded(id, |worker| {
+                worker.with_conference(now, id, flush, |sfu, _, _| sfu.limit_last_n(now, last_n));
+            });
+        }
+    }
+
     /// The end of a turn for a conference that it touched. Its deadline is looked up here, once, and not for each packet.
     fn finish_room(&mut self, now: Instant, conference: ConferenceId, flush: &mut dyn Flush) {
         self.with_conference(now, conference, flush, |sfu, egress, out| {
@@ -447,22 +478,15 @@ impl Worker {
         self.timers.schedule(room.timer, room.sfu.next_timeout());
     }
 
-    fn open(&mut self, conference: ConferenceId, events: Arc<dyn EventSink>) {
+    fn open(&mut self, now: Instant, conference: ConferenceId, events: Arc<dyn EventSink>) {
+        self.expire_conference(conference); // nobody opens one twice; if they did, its people would be nobody's
         let feedback = feedback_of(&self.settings.bridge, conference);
-        let sfu = Conference::new(conference, feedback, self.settings.policy, random_u64());
+        let mut sfu = Conference::new(conference, feedback, self.settings.policy.clone(), random_u64());
+        sfu.limit_last_n(now, self.reducer.last_n());
         let timer = self.timers.add(Timer::Conference(conference));
-        let room = Room {
-            sfu,
-            feedback,
-            endpoints: BTreeMap::new(),
-            events,
-            timer,
-            touched: false,
-            span: span::Span::default(),
-        };
-        if let Some(replaced) = self.rooms.insert(conference, room) {
-            self.timers.remove(replaced.timer);
-        }
+        let (endpoints, span) = (BTreeMap::new(), span::Span::default());
+        let room = Room { sfu, feedback, endpoints, events, timer, touched: false, span };
+        self.rooms.insert(conference, room);
     }
 
     fn handle_request(
@@ -621,7 +645,7 @@ impl Worker {
                 let counter = match refused {
                     OpenError::Replayed => &mut self.counters.dropped_replayed,
                     OpenError::Forged => &mut self.counters.dropped_forged,
-                    OpenError::Malformed | OpenError::TooManyStreams => &mut self.counters.dropped_malformed,
+                    OpenError::Malformed => &mut self.counters.dropped_malformed,
                 };
                 *counter += 1;
                 return;
@@ -646,8 +670,8 @@ impl Worker {
         flush: &mut dyn Flush,
         run: impl FnOnce(&mut Endpoint, &mut BatchWire<'_>, &mut Vec<Event>),
     ) {
-        let mut events = std::mem::take(&mut self.events);
         let Some(endpoint) = self.slots.get_mut(slot) else { return };
+        let mut events = std::mem::take(&mut self.events);
         run(endpoint, &mut BatchWire { slot, batch: &mut self.batch, flush }, &mut events);
         for event in events.drain(..) {
             match event {
@@ -678,6 +702,9 @@ impl Worker {
         let owner = self.by_address.get(&address).and_then(|owner| self.slots.get(*owner));
         if owner.is_some_and(|owner| now.saturating_duration_since(owner.last_heard) < Duration::from_secs(8)) {
             return;
+        }
+        if !self.slots.contains(slot) {
+            return; // ended by an event before this one
         }
         if let Some(previous) = self.by_address.insert(address, slot).filter(|previous| *previous != slot)
             && let Some(previous) = self.slots.get_mut(previous)
@@ -716,7 +743,7 @@ impl Worker {
             Profile::AesCm128HmacSha1 => &mut self.counters.connected_sha1,
         };
         *counter += 1;
-        let endpoint = &mut self.slots[slot];
+        let Some(endpoint) = self.slots.get_mut(slot) else { return };
         endpoint.connected = true;
         endpoint.last_heard = now;
         let (conference, id) = (endpoint.conference, endpoint.id.clone());
@@ -750,11 +777,12 @@ impl Worker {
     fn endpoint_timeout(&mut self, now: Instant, slot: usize, flush: &mut dyn Flush) {
         let Some(endpoint) = self.slots.get(slot) else { return };
         let conference = endpoint.conference;
-        if let Some(reason) = endpoint.overdue(now) {
-            self.expire(now, slot, reason, flush);
-            return;
-        }
+        let overdue = endpoint.overdue(now);
         self.guarded(conference, |worker| {
+            if let Some(reason) = overdue {
+                worker.expire(now, slot, reason, flush);
+                return;
+            }
             worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
                 endpoint.transport.on_timeout(now, wire, events);
             });

@@ -340,3 +340,30 @@ fn an_offer_names_the_channels_that_are_configured() {
     let Some(BridgeEvent::Allocated { transport, .. }) = log.last() else { panic!("{log:?}") };
     assert_eq!(transport.channels, ChannelKinds::Both);
 }
+
+/// A room that cannot bear to be told of an endpoint: a defect that a command meets.
+struct Broken(Mutex<Vec<BridgeEvent>>);
+
+impl EventSink for Broken {
+    fn event(&self, event: BridgeEvent) {
+        assert!(!matches!(event, BridgeEvent::Allocated { .. }), "a defect, on purpose");
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+#[test]
+fn a_defect_that_a_command_meets_ends_its_conference_and_no_other() {
+    let mut world = World::new();
+    world.join("ana");
+    let broken = Arc::new(Broken(Mutex::default()));
+    let (conference, events) = (ConferenceId(8), Arc::clone(&broken) as Arc<dyn EventSink>);
+    let request = BridgeRequest::Allocate { endpoint: EndpointId::parse("bo").unwrap(), capabilities: FULL };
+    for command in [Command::Open { conference, events }, Command::Request { conference, request }] {
+        world.worker.handle_command(world.now, command, &mut Sent::default());
+    }
+    assert_eq!(*broken.0.lock().unwrap(), [BridgeEvent::Lost]);
+    let held = world.worker.held();
+    assert_eq!((held.conferences, held.endpoints, world.worker.counters().panics), (1, 1, 1));
+    world.run(500);
+    assert!(world.log.0.lock().unwrap().iter().any(|event| matches!(event, BridgeEvent::Connected { .. })));
+}

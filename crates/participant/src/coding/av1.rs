@@ -79,13 +79,14 @@ impl FrameNumbers {
         }
     }
 
-    /// The descriptor of a packet of the frame at hand, and how many decode targets there are. `max_spatial`: layers that are sent.
+    /// The descriptor of a packet of the frame at hand, and how many decode targets there are. `size`: index of the frame's height;
+    /// `max_spatial`: layers that are sent.
     pub(crate) fn describe(
         &self,
         coding: Coding,
         frame: &LayerFrame,
-        start: bool,
-        end: bool,
+        part: Part,
+        size: usize,
         max_spatial: u8,
     ) -> (Descriptor, usize) {
         let layers = coding.spatial_layers();
@@ -100,12 +101,13 @@ impl FrameNumbers {
         let since = |last: &Option<u16>| last.map_or(0, |last| u32::from(self.number.wrapping_sub(last)));
         let chains: Vec<u32> = self.chains.iter().take(usize::from(layers)).map(since).collect();
         let targets = usize::from(layers * TEMPORAL);
+        let starts_key = frame.key && frame.spatial == 0 && part.is_first();
         let descriptor = Descriptor {
-            start,
-            end,
+            start: part.is_first(),
+            end: part.is_last(),
             template: (self.offset + index) & 0x3f,
             number: self.number,
-            structure: (frame.key && frame.spatial == 0 && start).then(|| structure(self.offset, layers)),
+            structure: starts_key.then(|| structure(self.offset, layers, size)),
             active: (max_spatial < layers).then(|| (1 << (max_spatial * TEMPORAL)) - 1),
             custom_dtis: None,
             custom_fdiffs: (fdiffs != template.fdiffs).then_some(fdiffs),
@@ -130,7 +132,8 @@ fn is_in_chain(key: bool, temporal: u8, spatial: u8, chain: u8) -> bool {
     if key { spatial <= chain } else { temporal == 0 && spatial == chain }
 }
 
-fn structure(offset: u8, layers: u8) -> Structure {
+/// `size`: index of the height of the lowest layer.
+fn structure(offset: u8, layers: u8, size: usize) -> Structure {
     let all = (0..layers).flat_map(|spatial| (0..TEMPLATES).map(move |kind| (spatial, kind)));
     Structure {
         offset,
@@ -138,7 +141,7 @@ fn structure(offset: u8, layers: u8) -> Structure {
         protected_by: (0..layers).flat_map(|spatial| [spatial; TEMPORAL as usize]).collect(),
         chains: usize::from(layers),
         templates: all.map(|(spatial, kind)| template(layers, spatial, kind)).collect(),
-        resolutions: WIDTHS.into_iter().zip(HEIGHTS).take(usize::from(layers)).collect(),
+        resolutions: WIDTHS.into_iter().zip(HEIGHTS).skip(size).take(usize::from(layers)).collect(),
     }
 }
 

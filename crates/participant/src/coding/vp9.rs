@@ -21,8 +21,8 @@ pub(crate) struct Structure {
     pub(crate) tl0: Option<u8>,
 }
 
-pub(super) fn write(frame: &LayerFrame, ids: &Ids, part: Part, flexible: bool, out: &mut Vec<u8>) {
-    let has_structure = frame.key && frame.spatial == 0 && part.is_first();
+pub(super) fn write(frame: &LayerFrame, ids: &Ids, part: Part, flexible: bool, layers: u8, out: &mut Vec<u8>) {
+    let has_structure = part.is_first() && declares(frame, ids, layers);
     let flags = [
         true,                   // I
         frame.is_predicted(),   // P
@@ -47,15 +47,20 @@ pub(super) fn write(frame: &LayerFrame, ids: &Ids, part: Part, flexible: bool, o
         }
     }
     if has_structure {
-        write_structure(flexible, out);
+        write_structure(flexible, layers, out);
     }
 }
 
-/// Three layers with their sizes; without explicit references, the pattern 0 2 1 2 too.
-fn write_structure(flexible: bool, out: &mut Vec<u8>) {
-    let layers = HEIGHTS.len();
-    out.push((layers as u8 - 1) << 5 | 0x10 | u8::from(!flexible) << 3);
-    for (width, height) in WIDTHS.iter().zip(HEIGHTS) {
+/// Whether a frame brings the structure: that of a key picture, or as with libwebrtc the first one of temporal layer 0 since other
+/// layers are sent.
+pub(crate) fn declares(frame: &LayerFrame, ids: &Ids, layers: u8) -> bool {
+    frame.spatial == 0 && (frame.key || frame.temporal == 0 && ids.declared != layers)
+}
+
+/// The layers that are sent, with their sizes; without explicit references, the pattern 0 2 1 2 too.
+fn write_structure(flexible: bool, layers: u8, out: &mut Vec<u8>) {
+    out.push((layers - 1) << 5 | 0x10 | u8::from(!flexible) << 3);
+    for (width, height) in WIDTHS.iter().zip(HEIGHTS).take(layers.into()) {
         out.extend(width.to_be_bytes());
         out.extend(height.to_be_bytes());
     }

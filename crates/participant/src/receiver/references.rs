@@ -210,29 +210,29 @@ impl Vp8Layers {
 /// VP9 without explicit references: places in the pattern are counted in picture ids from the key frame on.
 #[derive(Debug, Default)]
 struct Vp9Groups {
-    group: Vec<(u8, Vec<u8>)>,
-    start: i64,
+    /// By the picture that brought each.
+    groups: BTreeMap<i64, Vec<(u8, Vec<u8>)>>,
     /// TL0PICIDX of the base pictures that came.
     bases: BTreeSet<i64>,
 }
 
 impl Vp9Groups {
     fn start(&mut self, id: i64, tl0: Option<i64>, structure: &Vp9Structure) {
-        if id < self.start {
-            return;
-        }
-        self.start = id;
-        self.group.clone_from(&structure.group);
+        self.groups.insert(id, structure.group.clone());
+        self.groups = self.groups.split_off(&(id - REMEMBERED));
         self.bases.extend(tl0);
     }
 
     fn needs(&mut self, (id, spatial): FrameId, tl0: i64, temporal: u8) -> Needs {
         let base = if temporal == 0 { tl0 - 1 } else { tl0 };
-        if self.group.is_empty() || id < self.start || !self.bases.contains(&base) {
+        let Some((start, group)) = self.groups.range(..=id).next_back().filter(|(_, group)| !group.is_empty()) else {
+            return Needs::Unknown;
+        };
+        if !self.bases.contains(&base) {
             return Needs::Unknown;
         }
-        let place = (id - self.start).rem_euclid(i64::try_from(self.group.len()).unwrap_or(1));
-        let Some((expected, backs)) = self.group.get(usize::try_from(place).unwrap_or(0)) else { return Needs::Never };
+        let place = (id - start).rem_euclid(i64::try_from(group.len()).unwrap_or(1));
+        let Some((expected, backs)) = group.get(usize::try_from(place).unwrap_or(0)) else { return Needs::Never };
         if *expected != temporal {
             return Needs::Never;
         }

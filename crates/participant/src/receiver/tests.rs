@@ -17,7 +17,11 @@ const ALL: [Coding; 7] = [
 
 /// Some pictures of one encoding, of several packets each, as they are sent, and what would judge them.
 fn shoot(coding: Coding, count: u64) -> (VideoReceiver, Vec<VideoPacket>) {
-    let name = SourceName::parse("a-v0").unwrap();
+    shoot_as("a-v0", coding, count)
+}
+
+fn shoot_as(name: &str, coding: Coding, count: u64) -> (VideoReceiver, Vec<VideoPacket>) {
+    let name = SourceName::parse(name).unwrap();
     let mut camera = Camera::new(name.clone(), coding, &[(Ssrc(1), Ssrc(2))], 10, [2_000, 2_000, 2_000], 3);
     let (start, mut packets) = (Instant::now(), Vec::new());
     for frame in 0..count {
@@ -193,4 +197,69 @@ fn delays_and_standstills_are_measured_from_capture() {
     assert_eq!(report.heights(millis(0), millis(1_000)), Some((180, 180)));
     assert!(report.longest_still(millis(50), millis(950)) >= millis(100));
     assert_eq!(report.shown_between(millis(400), millis(600)).count(), 2);
+}
+
+/// Two sources under one SSRC, the second right behind the first; pictures are 0 to 4 of each.
+fn one_after_the_other(coding: Coding) -> (VideoReceiver, Vec<VideoPacket>, Vec<VideoPacket>) {
+    let (first, second) = (shoot_as("a-v0", coding, 5), shoot_as("b-v0", coding, 5));
+    let (receiver, mut before, mut after) = (VideoReceiver::changing(first.0.report), first.1, second.1);
+    let behind = before.len() as u64;
+    let start = before[0].sequence;
+    (start..).zip(&mut before).for_each(|(sequence, packet)| packet.sequence = sequence);
+    (start + behind..).zip(&mut after).for_each(|(sequence, packet)| packet.sequence = sequence);
+    for packet in before.iter_mut().chain(&mut after) {
+        let stamp = layer(coding, packet);
+        let picture = stamp.frame + if stamp.source == receiver.carried.present() { 0 } else { 5 };
+        packet.timestamp = picture * 9_000;
+    }
+    (receiver, before, after)
+}
+
+fn report_of(name: &str) -> VideoReport {
+    VideoReport::new(SourceName::parse(name).unwrap(), EndpointId::parse("b").unwrap())
+}
+
+#[test]
+fn one_source_goes_on_where_another_stops() {
+    let (now, coding) = (Instant::now(), Coding::H264);
+    for announced_before in [true, false] {
+        let (mut receiver, before, after) = one_after_the_other(coding);
+        before.iter().for_each(|packet| feed(&mut receiver, coding, now, packet));
+        let mut first = announced_before.then(|| receiver.change_source(now, report_of("b-v0")));
+        after[..2].iter().for_each(|packet| feed(&mut receiver, coding, now, packet));
+        let first = first.get_or_insert_with(|| receiver.change_source(now, report_of("b-v0")));
+        after[2..].iter().for_each(|packet| feed(&mut receiver, coding, now, packet));
+        assert_eq!((first.decoded, &first.violations[..]), (5, &[][..]));
+        let second = &receiver.report;
+        assert_eq!((second.source.as_str(), &second.violations[..]), ("b-v0", &[][..]));
+        assert!(second.decoded >= 4, "what came before the announcement is shown under the wrong name");
+    }
+}
+
+/// What is done to the packets of the second source.
+type Flaw = fn(&mut Vec<VideoPacket>);
+
+#[test]
+fn every_flaw_of_a_change_is_noticed() {
+    let now = Instant::now();
+    let flaws: [(&str, Coding, Flaw); 4] = [
+        ("picture ids start anew", Coding::Vp8, |_| ()),
+        ("it begins with no key frame", Coding::H264, |packets| {
+            let key = packets.iter().position(|packet| packet.marker).unwrap() + 1;
+            packets.drain(..key);
+            packets.iter_mut().for_each(|packet| packet.sequence -= key as u64);
+        }),
+        ("time runs backwards", Coding::H264, |packets| {
+            packets.iter_mut().for_each(|packet| packet.timestamp -= 27_000);
+        }),
+        ("numbers are used twice", Coding::H264, |packets| packets.iter_mut().for_each(|packet| packet.sequence -= 1)),
+    ];
+    for (name, coding, flaw) in flaws {
+        let (mut receiver, before, mut after) = one_after_the_other(coding);
+        flaw(&mut after);
+        before.iter().for_each(|packet| feed(&mut receiver, coding, now, packet));
+        assert_eq!(receiver.change_source(now, report_of("b-v0")).violations, [""; 0], "{name}");
+        after.iter().for_each(|packet| feed(&mut receiver, coding, now, packet));
+        assert!(!receiver.report.violations.is_empty(), "{name}");
+    }
 }

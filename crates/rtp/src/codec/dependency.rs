@@ -162,6 +162,10 @@ pub struct Structure {
     target_count: u8,
     chain_count: u8,
     spatial_count: u8,
+    /// Which decode targets serve anybody, one bit each.
+    serving: u32,
+    /// Of those.
+    highest_spatial: u8,
     /// The layer of each decode target: the highest of the templates in it.
     targets: [Layer; TARGETS_MAX],
     /// The layers whose receivers get each decode target.
@@ -184,6 +188,8 @@ impl Structure {
             target_count: bits.small(5)? + 1,
             chain_count: 0,
             spatial_count: 1,
+            serving: 0,
+            highest_spatial: 0,
             targets: [Layer::LOWEST; TARGETS_MAX],
             serves: [LayerMask::EMPTY; TARGETS_MAX],
             resolutions: [None; SPATIAL_MAX],
@@ -206,6 +212,7 @@ impl Structure {
             }
         }
         own.assign_targets();
+        own.serve(u32::MAX);
         Some(own)
     }
 
@@ -241,18 +248,29 @@ impl Structure {
         Some(())
     }
 
-    /// Finds the layer of every decode target, the layers that each serves, and the templates' masks.
+    /// Finds the layer of every decode target.
     fn assign_targets(&mut self) {
         let count = usize::from(self.target_count);
-        let templates = &mut self.templates[..usize::from(self.template_count)];
+        let templates = &self.templates[..usize::from(self.template_count)];
         for (target, layer) in self.targets[..count].iter_mut().enumerate() {
             for template in templates.iter().filter(|own| own.indications.of(target) != Indication::NotPresent) {
                 let spatial = layer.spatial().max(template.layer.spatial());
                 *layer = Layer::new(spatial, layer.temporal().max(template.layer.temporal()));
             }
         }
+    }
+
+    /// Finds the layers that each decode target serves, and the templates' masks. Of targets that there are not, one bit each, the best that
+    /// there is takes the place: whoever starts with the frame that carries the structure gets that one.
+    fn serve(&mut self, active: u32) {
+        let count = usize::from(self.target_count);
+        self.serving = active;
+        self.serves = [LayerMask::EMPTY; TARGETS_MAX];
+        let is_active = |target: usize| active >> target & 1 != 0;
+        let nothing = !(0..count).any(is_active);
+        let targets = || self.targets[..count].iter().enumerate().filter(|(target, _)| nothing || is_active(*target));
+        self.highest_spatial = targets().map(|(_, own)| own.spatial()).max().unwrap_or(0);
         for layer in LayerMask::ALL.iter() {
-            let targets = || self.targets[..count].iter().enumerate();
             let within = targets()
                 .filter(|(_, own)| own.spatial() <= layer.spatial() && own.temporal() <= layer.temporal())
                 .max_by_key(|(target, own)| (**own, std::cmp::Reverse(*target)));
@@ -260,7 +278,7 @@ impl Structure {
                 self.serves[target].insert(layer);
             }
         }
-        for template in templates {
+        for template in &mut self.templates[..usize::from(self.template_count)] {
             (template.present, template.switchable) = expand(&self.serves[..count], template.indications);
         }
     }
@@ -419,6 +437,8 @@ pub(crate) struct Frame {
     pub(crate) starts_keyframe: bool,
     /// Nothing refers to it.
     pub(crate) discardable: bool,
+    /// Of its structure.
+    pub(crate) highest_spatial: u8,
     /// (offset, count) of the templates that it carries.
     pub(crate) templates: Option<(u8, u8)>,
 }
@@ -429,6 +449,8 @@ pub(crate) struct Dependencies {
     current: Option<Box<Known>>,
     /// The structure before it, for packets that come late.
     previous: Option<Box<Structure>>,
+    /// The latest structure could not be read: what is written for it never will be.
+    is_unreadable: bool,
 }
 
 #[derive(Debug)]
@@ -449,8 +471,14 @@ impl Dependencies {
         let (mut bits, flags) = after_flags(bytes)?;
         let mut carried = None;
         if flags.structure {
-            let structure = Structure::read(&mut bits)?;
-            finish(head, flags, bits, &structure)?; // do not believe a structure of a broken descriptor
+            // A structure of a broken descriptor is not believed.
+            let structure = Structure::read(&mut bits).and_then(|mut structure| {
+                let active = finish(head, flags, bits, &structure)?.active_targets;
+                structure.serve(active.unwrap_or(u32::MAX));
+                Some(structure)
+            });
+            self.is_unreadable = structure.is_none();
+            let structure = structure?;
             carried = Some(structure.offset);
             self.install(head.frame_number, structure);
         }
@@ -462,6 +490,7 @@ impl Dependencies {
         })?;
         let mut descriptor = finish(head, flags, bits, structure)?;
         let templates = flags.structure.then_some((structure.offset, structure.template_count));
+        let highest_spatial = structure.highest_spatial;
         if let Some(active) = descriptor.active_targets
             && head.frame_number.wrapping_sub(known.active_since) < 0x8000
         {
@@ -477,14 +506,26 @@ impl Dependencies {
             decodable &= known.history.holders(u32::from(head.frame_number.wrapping_sub(*distance)));
         }
         known.history.note(u32::from(head.frame_number), descriptor.present);
+        // What comes back without a key frame can be decoded by those who get the best that there was.
+        if known.active_targets & !known.structure.serving != 0 {
+            known.structure.serve(known.active_targets | known.structure.serving);
+        }
         let starts = head.start_of_frame && descriptor.layer.spatial() == 0;
         Some(Frame {
             descriptor,
             decodable,
             starts_keyframe: starts && flags.structure && references.is_empty(),
             discardable: descriptor.indications.is_only_discardable(),
+            highest_spatial,
             templates,
         })
+    }
+
+    /// Whether a descriptor is written for a structure that has not come but still may.
+    pub(crate) fn lacks_structure_of(&self, bytes: &[u8]) -> bool {
+        let Some(head) = Head::parse(bytes).filter(|head| !head.has_structure) else { return false };
+        let known = self.current.iter().map(|known| &known.structure).chain(self.previous.as_deref());
+        !self.is_unreadable && known.into_iter().all(|structure| structure.template(head.template_id).is_none())
     }
 
     /// Takes over a structure, unless it is one that comes late.

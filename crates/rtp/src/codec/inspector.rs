@@ -2,7 +2,7 @@
 
 use tertulia_model::profile::Codec;
 
-use super::dependency::Dependencies;
+use super::dependency::{Dependencies, Head};
 use super::layer::{self, Layer, LayerMask};
 use super::vp9::Scalability;
 use super::{FrameInfo, av1, h264, vp8};
@@ -40,12 +40,18 @@ impl Inspector {
             Codec::Vp9 => self.scalability.inspect(payload, marker, &mut self.seen),
             Codec::Av1 => av1::inspect(payload, marker),
             Codec::H264 => self.units.inspect(payload, marker, &mut self.seen),
-            Codec::Opus | Codec::TelephoneEvent => FrameInfo::unknown(marker),
+            Codec::Opus | Codec::Red | Codec::TelephoneEvent => FrameInfo::unknown(marker),
         };
         if info.starts_keyframe && info.height.is_some() {
             self.height = info.height;
         }
-        descriptor.and_then(|descriptor| self.described(descriptor, info)).unwrap_or(info)
+        let Some(descriptor) = descriptor else { return info };
+        self.described(descriptor, info).unwrap_or_else(|| {
+            // Other payloads tell their layers themselves.
+            let needs_structure = codec == Codec::Av1 && self.dependencies.lacks_structure_of(descriptor);
+            let frame_number = Head::parse(descriptor).map(|head| head.frame_number);
+            FrameInfo { needs_structure, frame_number, ..info }
+        })
     }
 
     /// What a dependency descriptor adds.
@@ -59,6 +65,7 @@ impl Inspector {
             starts_keyframe: frame.starts_keyframe,
             height: info.height.or_else(|| self.described_height(LayerMask::ALL).filter(|_| frame.templates.is_some())),
             layer: own.layer,
+            highest_spatial: frame.highest_spatial,
             present: own.present,
             decodable: frame.decodable,
             switchable: own.switchable | everything,

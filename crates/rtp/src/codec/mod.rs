@@ -34,6 +34,8 @@ pub struct FrameInfo {
     pub height: Option<u16>,
     /// The frame's own layer.
     pub layer: Layer,
+    /// The highest spatial layer that there was at the last key frame: receivers tuned to a higher one got what those of this one got.
+    pub highest_spatial: u8,
     /// Receivers tuned to these layers need the packet. A layer that the stream does not have stands for the best one
     /// below it.
     pub present: LayerMask,
@@ -56,6 +58,9 @@ pub struct FrameInfo {
     pub templates: Option<(u8, u8)>,
     /// Where picture id and TL0PICIDX stand in the payload.
     pub places: Places,
+    /// For whom the packet is can be told when the structure that its dependency descriptor is written for has come: to be inspected again
+    /// then.
+    pub needs_structure: bool,
 }
 
 impl FrameInfo {
@@ -67,6 +72,7 @@ impl FrameInfo {
             starts_keyframe: false,
             height: None,
             layer: Layer::LOWEST,
+            highest_spatial: 0,
             present: LayerMask::ALL,
             decodable: LayerMask::EMPTY,
             switchable: LayerMask::EMPTY,
@@ -77,6 +83,7 @@ impl FrameInfo {
             frame_number: None,
             templates: None,
             places: Places::default(),
+            needs_structure: false,
         }
     }
 

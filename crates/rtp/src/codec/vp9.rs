@@ -163,6 +163,8 @@ impl Structure {
 #[derive(Debug, Default)]
 pub(crate) struct Scalability {
     structure: Option<Structure>,
+    /// The highest spatial layer of the last key picture.
+    key_highest: u8,
     /// Who got which layer frame; needed with spatial layers or flexible mode, made at a key frame.
     history: Option<Box<History>>,
 }
@@ -190,6 +192,7 @@ impl Scalability {
         };
         if starts_keyframe {
             seen.begin();
+            self.key_highest = self.highest(seen);
             if indices.is_some() && self.history.is_none() {
                 self.history = Some(Box::default());
             }
@@ -215,8 +218,11 @@ impl Scalability {
         let own = Layer::new(indices.spatial, indices.temporal);
         let is_top = own.spatial() >= self.highest(seen);
         let (alone, upwards) = (1 << own.spatial(), layer::from(own.spatial()));
-        // The frames of a picture that refers to no other are there for all the layers above.
-        let reaches = if is_top || !descriptor.not_for_upper || !descriptor.predicted { upwards } else { alone };
+        // The frames of a picture that refers to no other are there for all the layers above. When the layers above end without a key
+        // picture, their receivers can go on only with frames that are made for upper layers: they got no others.
+        let stands_for_upper = is_top && own.spatial() >= self.key_highest;
+        let is_for_upper = stands_for_upper || !descriptor.not_for_upper || !descriptor.predicted;
+        let reaches = if is_for_upper { upwards } else { alone };
         let present = LayerMask::product(reaches, layer::from(own.temporal()));
         let decodable = self.holders(descriptor, indices, reaches, present);
         if let (Some(history), Some(key)) = (&mut self.history, frame_key(descriptor, own, 0)) {
@@ -229,6 +235,7 @@ impl Scalability {
         };
         FrameInfo {
             layer: own,
+            highest_spatial: self.highest(seen).max(self.key_highest),
             present,
             decodable,
             switchable: LayerMask::product(reaches, rates),
@@ -448,6 +455,23 @@ mod tests {
             }
         }
         assert!(frames[2].present.contains(Layer::HIGHEST));
+    }
+
+    #[test]
+    fn in_k_svc_receivers_of_a_layer_that_ends_cannot_go_on_with_a_lower_one() {
+        let mut stream = Stream::started();
+        // N_S = 1, Y: two layers from here on, told with a predicted picture.
+        let fewer = [0x30, 1, 64, 0, 180, 2, 128, 1, 104];
+        let lowest = Packet { picture: 1, not_for_upper: true, ..PACKET };
+        stream.at(&lowest.bytes(&fewer));
+        let top = stream.at(&Packet { spatial: 1, ..lowest }.bytes(&[]));
+        assert!(top.present.contains(Layer::new(1, 2)) && !top.present.contains(Layer::new(2, 2)));
+        assert!(!top.allows(Some(Layer::new(2, 2)), Layer::new(1, 2)));
+        let key = Packet { picture: 2, predicted: false, ..PACKET };
+        stream.at(&key.bytes(&fewer));
+        stream.at(&Packet { spatial: 1, inter_layer: true, ..key }.bytes(&[]));
+        let top = stream.at(&Packet { picture: 3, spatial: 1, not_for_upper: true, ..PACKET }.bytes(&[]));
+        assert!(top.present.contains(Layer::HIGHEST), "now it is the highest that they know");
     }
 
     #[test]

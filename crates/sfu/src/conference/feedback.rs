@@ -6,8 +6,8 @@ use arrayvec::ArrayVec;
 use tertulia_model::{EndpointId, MediaKind};
 use tertulia_rtp::rtcp::{Compound, ReportBlock, ReportBlocks, Rtcp, SenderInfo, Writer};
 
-use super::forward::{OVERHEAD, Sent, send_video};
-use super::{Conference, index_of};
+use super::forward::{Sent, incoming, send_video};
+use super::{Conference, Counters, index_of};
 use crate::egress::{Egress, EndpointKey};
 use crate::endpoint::Endpoint;
 use crate::estimate::Turn;
@@ -21,6 +21,17 @@ const CNAME: &str = "tertulia";
 const BLOCKS_MAX: usize = 24;
 /// Shortest time between two repetitions of one packet, whatever the round trip.
 const REPEAT_GAP_MIN_MS: u16 = 20;
+/// Share of lost packets from which a repetition is sent twice.
+const LOSS_OF_TWICE: f32 = 0.02;
+/// Bytes of a usual repetition.
+const REPAIR_LEN: usize = 1_000;
+/// Losses of one transport-wide feedback that are answered at once.
+const LOST_MAX: usize = 64;
+/// A source of which nothing was forwarded for so long is not reported on: its receivers have nothing to set in time, and in a large
+/// conference, most of which is silent, those reports would be most of what is sent. A sender reports on sound every five seconds or so.
+const QUIET_AFTER: Duration = Duration::from_secs(10);
+/// A picture of which nothing went out for so long stands still: its sender may have ended the layers that it is made of.
+const STANDS: Duration = Duration::from_millis(300);
 /// One frame of a usual camera.
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -38,18 +49,20 @@ impl Conference {
                 Rtcp::ReceiverReport { blocks, .. } => self.read_reports(now, place, blocks),
                 Rtcp::Nack { media_ssrc, losses } => {
                     for sequence in losses.sequences() {
-                        self.resend(now, place, media_ssrc, sequence, egress);
+                        if let Some(index) = self.source_towards(place, media_ssrc) {
+                            self.resend(now, place, index, sequence, egress);
+                        }
                     }
                 }
-                Rtcp::PictureLossIndication { media_ssrc } => self.ask_keyframe(now, place, media_ssrc),
+                Rtcp::PictureLossIndication { media_ssrc } => self.ask_keyframe(now, place, media_ssrc, egress),
                 Rtcp::FullIntraRequest { entries } => {
                     for entry in entries.chunks_exact(8) {
                         let ssrc = u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]);
-                        self.ask_keyframe(now, place, ssrc);
+                        self.ask_keyframe(now, place, ssrc, egress);
                     }
                 }
                 Rtcp::TransportCc { feedback } => {
-                    self.endpoints[index_of(place)].path.estimator.handle_feedback(now, feedback);
+                    self.read_transport_feedback(now, place, feedback, egress);
                 }
                 Rtcp::ReceiverEstimate { bits_per_second, .. } => {
                     self.endpoints[index_of(place)].path.handle_remb(bits_per_second);
@@ -57,7 +70,6 @@ impl Conference {
                 Rtcp::Other { .. } => {}
             }
         }
-        self.ask_senders(now, egress);
     }
 
     /// The source whose stream to this receiver has this SSRC.
@@ -86,9 +98,23 @@ impl Conference {
         }
     }
 
+    /// What arrived and what did not. Pictures that did not are repeated at once: the complaint about them may be lost as well, and what
+    /// repeated them may be.
+    fn read_transport_feedback(&mut self, now: Instant, place: u32, feedback: &[u8], egress: &mut impl Egress) {
+        let mut lost: ArrayVec<u16, LOST_MAX> = ArrayVec::new();
+        let path = &mut self.endpoints[index_of(place)].path;
+        path.estimator.handle_feedback(now, feedback, |number| {
+            let _ = lost.try_push(number); // What does not fit will be complained about.
+        });
+        for number in lost {
+            if let Some((source, sequence)) = self.endpoints[index_of(place)].path.logged_picture(number) {
+                self.resend(now, place, index_of(source), sequence, egress);
+            }
+        }
+    }
+
     /// Answers one lost packet by a retransmission, where the receiver knows them.
-    fn resend(&mut self, now: Instant, place: u32, ssrc: u32, sequence: u16, egress: &mut impl Egress) {
-        let Some(index) = self.source_towards(place, ssrc) else { return };
+    fn resend(&mut self, now: Instant, place: u32, index: usize, sequence: u16, egress: &mut impl Egress) {
         let since = self.since_start(now);
         let Self { sources, endpoints, counters, .. } = self;
         let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get_mut(index_of(place))) else { return };
@@ -101,29 +127,50 @@ impl Conference {
         let round_trip_ms = endpoint.path.round_trip().as_millis() * 9 / 10;
         let gap_ms = u16::try_from(round_trip_ms).unwrap_or(u16::MAX).clamp(REPEAT_GAP_MIN_MS, 2_000);
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(0);
-        let Some(out) = course.lookup(stream, sequence, at_ms, gap_ms) else { return };
-        if !endpoint.path.pacer.may_send(now, Turn::Retransmission, OVERHEAD) {
+        let came = |encoding: u8, number| {
+            let packet = encodings.get(usize::from(encoding))?.cache.get(number)?;
+            Some(incoming(encoding, packet))
+        };
+        let Some(out) = course.lookup(stream, sequence, (at_ms, gap_ms), came) else { return };
+        if !endpoint.path.pacer.may_send(now, Turn::Retransmission, REPAIR_LEN) {
             return; // It will be asked for again.
         }
-        let sequence = stream.next_rtx_sequence();
-        let sent = Sent { stream_ssrc: stream.ssrc, at: out, repeat: Some((rtx, sequence, None)) };
-        if send_video(now, since, course, encodings, endpoint, sent, egress) {
-            counters.retransmitted += 1;
-            endpoint.path.spend_aside(OVERHEAD + 1_000);
+        // On a path that loses much the repetition may be lost too, and the next complaint comes too late.
+        let estimator = &endpoint.path.estimator;
+        let copies = if estimator.loss() >= LOSS_OF_TWICE && !estimator.is_queueing() { 2 } else { 1 };
+        for _ in 0..copies {
+            if !endpoint.path.may_repair(now, REPAIR_LEN) {
+                return;
+            }
+            let sequence = stream.next_rtx_sequence();
+            let (source, repeat) = (super::place_of(index), Some((rtx, sequence, None)));
+            let sent = Sent { source, stream_ssrc: stream.ssrc, at: out, repeat };
+            if let Some(bytes) = send_video(now, since, course, encodings, endpoint, sent, egress) {
+                counters.retransmitted += 1;
+                endpoint.path.spend_aside(bytes);
+            }
         }
     }
 
-    /// A receiver lost the picture.
-    fn ask_keyframe(&mut self, now: Instant, place: u32, ssrc: u32) {
+    /// A receiver lost the picture. Its sender is asked without waiting for the tick, and nobody else is looked at: complaints and
+    /// feedback come by the thousand a second in a large conference.
+    fn ask_keyframe(&mut self, now: Instant, place: u32, ssrc: u32, egress: &mut impl Egress) {
         let Some(index) = self.source_towards(place, ssrc) else { return };
-        let Some((source, endpoint)) = self.sources.get_mut(index).zip(self.endpoints.get(index_of(place))) else {
-            return;
-        };
+        let own = self.feedback.video.0;
+        let Self { sources, endpoints, compound, counters, relay, .. } = self;
+        let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get(index_of(place))) else { return };
         let Ok(at) = source.subscriptions.binary_search_by_key(&place, |s| s.receiver) else { return };
         let Some((course, _)) = source.subscriptions[at].video() else { return };
         let Some(aim) = course.current().or(course.aimed()) else { return };
         if course.may_ask_keyframe(now) {
             source.keyframes.want_after_loss(now, usize::from(aim.encoding), endpoint.path.round_trip());
+            if let Some(shard) = source.crossing.from {
+                relay.ask(now, shard, source);
+            } else if let Some(owner) = endpoints.get(index_of(source.owner)) {
+                compound.clear();
+                ask_keyframes(now, own, source, owner, compound, counters);
+                send_unless_empty(owner, compound, egress);
+            }
         }
     }
 
@@ -134,6 +181,10 @@ impl Conference {
         let Self { sources, endpoints, compound, .. } = self;
         let Some(source) = sources.get_mut(route.source).filter(|source| source.owner == place) else { return };
         source.encodings[route.encoding].sender_report(now, info);
+        let quiet = source.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= QUIET_AFTER);
+        if quiet {
+            return;
+        }
         for subscription in &source.subscriptions {
             let timestamp_by = match &subscription.course {
                 Course::Audio(course) => course.timestamp_by(),
@@ -167,10 +218,13 @@ impl Conference {
             if *is_awaited {
                 *is_awaited = false;
                 for subscription in subscriptions {
-                    let awaited = subscription.video().and_then(|(course, _)| course.awaits_keyframe());
-                    if let Some(encoding) = awaited {
-                        *is_awaited = true;
-                        keyframes.want_start(usize::from(encoding));
+                    let Some((course, stream)) = subscription.video() else { continue };
+                    *is_awaited |= course.is_on_the_way();
+                    let moves = stream.last.is_some_and(|last| now.saturating_duration_since(last.at) < STANDS);
+                    match course.awaits_keyframe(now).map(usize::from) {
+                        Some(encoding) if moves && course.current().is_some() => keyframes.want_switch(encoding),
+                        Some(encoding) => keyframes.want_start(encoding),
+                        None => {}
                     }
                 }
             }
@@ -178,22 +232,15 @@ impl Conference {
                 relay.ask(now, shard, source); // its owner asks, for everybody at once
                 continue;
             }
-            let Source { encodings, keyframes, .. } = source;
+            let encodings = &mut source.encodings;
             compound.clear();
             for stream in encodings.iter_mut().filter(|stream| !stream.missing.is_empty()) {
                 let due = stream.missing.due(now);
                 counters.nacks += due.len() as u64;
                 compound.nack(own, stream.ssrc, due.into_iter());
             }
-            for encoding in keyframes.take_due(now, owner.path.round_trip() + FRAME).iter() {
-                // A sender that sends nothing starts with a key frame by itself.
-                let Some(stream) = encodings.get(encoding).filter(|stream| stream.is_active(now)) else { continue };
-                counters.keyframe_requests += 1;
-                compound.picture_loss(own, stream.ssrc);
-            }
-            if !compound.is_empty() {
-                egress.rtcp(owner.key, compound.bytes());
-            }
+            ask_keyframes(now, own, source, owner, compound, counters);
+            send_unless_empty(owner, compound, egress);
         }
     }
 
@@ -232,6 +279,7 @@ impl Conference {
         let Self { sources, endpoints, compound, feedback, .. } = self;
         for (place, endpoint) in endpoints.iter_mut() {
             if endpoint.report_due(now) {
+                endpoint.has_sent = false;
                 let mut blocks: ArrayVec<ReportBlock, BLOCKS_MAX> = ArrayVec::new();
                 let own = sources.iter_mut().filter(|(_, source)| index_of(source.owner) == place);
                 for block in own.flat_map(|(_, source)| &mut source.encodings).filter_map(|stream| stream.report(now)) {
@@ -239,10 +287,12 @@ impl Conference {
                         break;
                     }
                 }
-                compound.clear();
-                compound.receiver_report(feedback.audio.0, &blocks);
-                compound.cname(feedback.audio.0, CNAME);
-                egress.rtcp(endpoint.key, compound.bytes());
+                if !blocks.is_empty() {
+                    compound.clear();
+                    compound.receiver_report(feedback.audio.0, &blocks);
+                    compound.cname(feedback.audio.0, CNAME);
+                    egress.rtcp(endpoint.key, compound.bytes());
+                }
             }
             if endpoint.feedback_due(now) {
                 send_feedback(endpoint, feedback.video.0, compound, egress);
@@ -256,6 +306,29 @@ impl Conference {
         if endpoint.feedback_due(now) {
             send_feedback(endpoint, self.feedback.video.0, &mut self.compound, egress);
         }
+    }
+}
+
+/// Adds requests for the key frames of a source that are due.
+fn ask_keyframes(
+    now: Instant,
+    own: u32,
+    source: &mut Source,
+    owner: &Endpoint,
+    compound: &mut Writer,
+    counters: &mut Counters,
+) {
+    for encoding in source.keyframes.take_due(now, owner.path.round_trip() + FRAME).iter() {
+        // A sender that sends nothing starts with a key frame by itself.
+        let Some(stream) = source.encodings.get(encoding).filter(|stream| stream.is_active(now)) else { continue };
+        counters.keyframe_requests += 1;
+        compound.picture_loss(own, stream.ssrc);
+    }
+}
+
+fn send_unless_empty(to: &Endpoint, compound: &Writer, egress: &mut impl Egress) {
+    if !compound.is_empty() {
+        egress.rtcp(to.key, compound.bytes());
     }
 }
 

@@ -3,6 +3,7 @@
 //! Sound goes on at once. Pictures of one turn are kept until [`Conference::finish_turn`], which sends them receiver by receiver: what goes to
 //! one receiver then stands together in the batch, and its state is touched once.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -12,7 +13,7 @@ use tertulia_rtp::codec::{Shifts, dependency};
 use tertulia_rtp::extension::{AudioLevel, abs_send_time, parse_transport_cc};
 use tertulia_rtp::packet::{FIXED_HEADER_LEN, Header, write_header};
 use tertulia_rtp::sequence::SeqNo;
-use tertulia_rtp::{Packet, rtx};
+use tertulia_rtp::{Packet, red, rtx};
 
 use super::{Conference, Route, index_of};
 use crate::cache::{self, Cached};
@@ -24,7 +25,7 @@ use crate::source::Source;
 use crate::subscription::{Course, Incoming, Step, Subscription, VideoCourse};
 
 /// Bytes of a packet beside its payload: RTP header and extensions, SRTP tag, UDP and IPv4 headers.
-pub(super) const OVERHEAD: usize = 12 + 20 + 16 + 28;
+pub(crate) const OVERHEAD: usize = 12 + 20 + 16 + 28;
 /// A source that was not heard for so long starts anew, for receivers with few SSRCs.
 const AUDIO_IDLE: Duration = Duration::from_millis(500);
 /// Bytes of padding that fills a place.
@@ -62,6 +63,7 @@ impl Conference {
         let endpoint = &mut self.endpoints[index_of(place)];
         self.counters.received += 1;
         endpoint.heard(now);
+        endpoint.has_sent = true;
         self.flows(now);
         let endpoint = &mut self.endpoints[index_of(place)];
         if let Some(number) = packet.extension(id_of(Extension::TransportCc)).and_then(parse_transport_cc) {
@@ -109,11 +111,13 @@ impl Conference {
             for subscription in subscriptions.iter_mut() {
                 let Some(endpoint) = endpoints.get_mut(index_of(subscription.receiver)) else { continue };
                 let Subscription { receiver, stream, course: Course::Video(course) } = subscription else { continue };
-                for (encoding, number) in pending.iter() {
-                    let Some(packet) = encodings.get(usize::from(*encoding)).and_then(|e| e.cache.get(*number)) else {
+                let mut fresh = pending.iter();
+                let mut next = (0, 0..0);
+                while let Some((encoding, number)) = next_number(&mut next, course, &mut fresh) {
+                    let Some(packet) = encodings.get(usize::from(encoding)).and_then(|e| e.cache.get(number)) else {
                         continue;
                     };
-                    match course.project(now, stream, &incoming(*encoding, packet)) {
+                    match course.project(now, stream, &incoming(encoding, packet)) {
                         Step::Skip => {}
                         Step::Fill(at) => {
                             counters.filled += 1;
@@ -125,7 +129,8 @@ impl Conference {
                             let path = &mut endpoint.path;
                             if path.queue.is_empty() && path.pacer.may_send(now, Turn::Video, bytes) {
                                 counters.forwarded += 1;
-                                let sent = Sent { stream_ssrc: stream.ssrc, at, repeat: None };
+                                let source = super::place_of(index);
+                                let sent = Sent { source, stream_ssrc: stream.ssrc, at, repeat: None };
                                 send_video(now, since, course, encodings, endpoint, sent, egress);
                                 continue;
                             }
@@ -210,6 +215,13 @@ impl Conference {
         out: &mut Vec<Output>,
     ) {
         let source = &mut self.sources[route.source];
+        let redundant = (media.row.number, media.payload);
+        // A copy of which only the level is of interest has nothing to unwrap.
+        let level_only = media.payload.is_empty().then_some(redundant);
+        let Some(plain) = level_only.or_else(|| without_redundancy(&media)) else {
+            source.encodings[route.encoding].omit(media.number);
+            return;
+        };
         let mut is_loud = true;
         if let Some((level, endpoint)) = media.level.zip(self.endpoints.get(index_of(source.owner))) {
             let above = self.speakers.level(now, endpoint.key, &endpoint.id, AudioLevel::SILENCE - level.level);
@@ -227,42 +239,48 @@ impl Conference {
         let source = &mut self.sources[route.source];
         let idle = source.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= AUDIO_IDLE);
         source.last_packet = Some(now);
-        if idle && is_loud {
+        let grew_loud = is_loud && !std::mem::replace(&mut source.is_loud, is_loud);
+        if std::mem::take(&mut source.has_new_listener) || idle || grew_loud {
             self.wake_audio(now, route.source, out);
         }
         let since = self.since_start(now);
         let Self { sources, endpoints, counters, .. } = self;
         let Some(source) = sources.get_mut(route.source) else { return };
+        if !is_loud && source.is_unheard {
+            return; // most packets of a large conference in which everybody's microphone is on
+        }
+        source.is_unheard = !is_loud;
         for Subscription { receiver, stream, course } in &mut source.subscriptions {
-            let (Some(endpoint), Course::Audio(course)) = (endpoints.get_mut(index_of(*receiver)), course) else {
-                continue;
-            };
+            let Course::Audio(course) = course else { continue };
             if !is_loud && !course.always {
                 course.pause();
                 continue;
             }
+            source.is_unheard = false;
+            let Some(endpoint) = endpoints.get_mut(index_of(*receiver)) else { continue };
             let clock_rate = media.row.clock_rate;
             let Some((sequence, timestamp_by)) = course.follow(now, stream, media.number, media.timestamp, clock_rate)
             else {
                 continue;
             };
-            stream.count(media.payload.len());
+            let (payload_type, payload) = if endpoint.capabilities.opus_red { redundant } else { plain };
+            stream.count(payload.len());
             counters.forwarded += 1;
             let header = Header {
                 marker: media.marker,
-                payload_type: media.row.number,
+                payload_type,
                 sequence,
                 timestamp: media.timestamp.wrapping_add(timestamp_by),
                 ssrc: stream.ssrc,
             };
-            let bytes = media.payload.len() + OVERHEAD;
+            let bytes = payload.len() + OVERHEAD;
             let stamps = Stamps::of(now, endpoint, MediaKind::Audio, media.level, &[], since, bytes, None);
             debug_assert!(endpoint.path.pacer.may_send(now, Turn::Audio, bytes), "sound never waits");
             endpoint.path.spend_aside(bytes);
             endpoint.path.pacer.spent(now, bytes);
             egress.rtp(endpoint.key, |buffer| {
                 let start = write_header(buffer, header, &stamps.list());
-                write_payload(buffer, start, &[], media.payload)
+                write_payload(buffer, start, &[], payload)
             });
         }
     }
@@ -277,7 +295,6 @@ impl Conference {
             source.keyframes.keyframe_arrived(now, route.encoding);
             stream.height = info.height.filter(|height| *height > 0).or(stream.height);
         }
-        stream.rates.count(now, &info, media.payload.len() + OVERHEAD);
         let kept = cache::Packet {
             number: media.number,
             marker: media.marker,
@@ -289,18 +306,56 @@ impl Conference {
         };
         stream.cache.insert(now, kept);
         source.last_packet = Some(now);
-        if source.subscriptions.is_empty() {
+        if info.needs_structure {
+            stream.hold(media.number);
             return;
         }
-        if source.pending.is_empty() {
+        stream.rates.count(now, &info, media.payload.len() + OVERHEAD);
+        let was_idle = source.pending.is_empty();
+        let encoding = u8::try_from(route.encoding).unwrap_or(u8::MAX);
+        source.pending.push((encoding, media.number));
+        if info.templates.is_some() {
+            stream.release(now, media.row.codec, |number| source.pending.push((encoding, number)));
+        }
+        if source.subscriptions.is_empty() {
+            source.pending.clear();
+        } else if was_idle {
             self.pending.push(route.source);
         }
-        source.pending.push((u8::try_from(route.encoding).unwrap_or(u8::MAX), media.number));
     }
 }
 
+/// Payload type and bytes for those who take no redundancy: the same, unless it is RED. `None` when that is malformed or empty.
+fn without_redundancy<'a>(media: &Media<'a>) -> Option<(u8, &'a [u8])> {
+    if media.row.codec != Codec::Red {
+        return Some((media.row.number, media.payload));
+    }
+    let (number, start) = red::primary(media.payload)?;
+    let row = profile::payload_type(number).filter(|row| row.kind == MediaKind::Audio && row.codec != Codec::Red)?;
+    let payload = media.payload.get(start..).filter(|payload| !payload.is_empty())?;
+    Some((row.number, payload))
+}
+
+/// The next packet for a subscription: what it passed over when it began, then what came in this turn.
+fn next_number(
+    behind: &mut (u8, Range<SeqNo>),
+    course: &mut VideoCourse,
+    fresh: &mut std::slice::Iter<'_, (u8, SeqNo)>,
+) -> Option<(u8, SeqNo)> {
+    let passed_over = course.take_passed_over();
+    if !passed_over.is_empty() {
+        behind.1 = passed_over;
+    }
+    if let Some(number) = behind.1.next() {
+        return Some((behind.0, number));
+    }
+    let (encoding, number) = *fresh.next()?;
+    behind.0 = encoding;
+    Some((encoding, number))
+}
+
 /// A cached packet as a subscription sees it.
-fn incoming(encoding: u8, packet: &Cached) -> Incoming {
+pub(super) fn incoming(encoding: u8, packet: &Cached) -> Incoming {
     Incoming {
         encoding,
         number: packet.number,
@@ -313,13 +368,15 @@ fn incoming(encoding: u8, packet: &Cached) -> Incoming {
 
 /// One sending of a packet.
 pub(super) struct Sent {
+    pub(super) source: u32,
     pub(super) stream_ssrc: u32,
     pub(super) at: SeqNo,
     /// SSRC and number of a retransmission, and the probe it is part of.
     pub(super) repeat: Option<(u32, u16, Option<ProbeId>)>,
 }
 
-/// Sends what stands under an outgoing number, for the first time or again. `false` when the cache has forgotten it.
+/// Sends what stands under an outgoing number, for the first time or again; returns its bytes on the wire. `None` when the cache has
+/// forgotten it.
 pub(super) fn send_video(
     now: Instant,
     since: Duration,
@@ -328,16 +385,14 @@ pub(super) fn send_video(
     endpoint: &mut Endpoint,
     sent: Sent,
     egress: &mut impl Egress,
-) -> bool {
-    let Some((shape, encoding, number)) = course.shape(sent.at) else { return false };
-    let Some(packet) = encodings.get(usize::from(encoding)).and_then(|encoding| encoding.cache.get(number)) else {
-        return false;
-    };
+) -> Option<usize> {
+    let (shape, encoding, number) = course.shape(sent.at)?;
+    let packet = encodings.get(usize::from(encoding))?.cache.get(number)?;
     let original = shape.sequence.to_be_bytes();
     let (ssrc, sequence, payload_type, prefix, probe) = match sent.repeat {
         None => (sent.stream_ssrc, shape.sequence, packet.payload_type, &[][..], None),
         Some((ssrc, sequence, probe)) => {
-            let Some(rtx) = profile::payload_type(packet.payload_type).and_then(|row| row.rtx) else { return false };
+            let rtx = profile::payload_type(packet.payload_type)?.rtx?;
             (ssrc, sequence, rtx, &original[..], probe)
         }
     };
@@ -346,6 +401,9 @@ pub(super) fn send_video(
     let bytes = packet.payload.len() + prefix.len() + OVERHEAD;
     endpoint.path.pacer.spent(now, bytes);
     let stamps = Stamps::of(now, endpoint, MediaKind::Video, None, &packet.descriptor, since, bytes, probe);
+    if let Some(number) = stamps.transport_cc {
+        endpoint.path.log_picture(u16::from_be_bytes(number), sent.source, sent.at);
+    }
     egress.rtp(endpoint.key, |buffer| {
         let start = write_header(buffer, header, &stamps.list());
         stamps.shift_descriptor(&mut buffer[..start], &shape.shifts);
@@ -356,7 +414,7 @@ pub(super) fn send_video(
         }
         end
     });
-    true
+    Some(bytes)
 }
 
 /// Padding in the place of a packet that is not wanted, so that its number is not missed.

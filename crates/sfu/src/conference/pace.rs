@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use slab::Slab;
 use tertulia_model::MediaKind;
 use tertulia_model::profile;
 use tertulia_rtp::packet::Header;
@@ -14,7 +15,8 @@ use crate::egress::{Egress, Output};
 use crate::endpoint::Endpoint;
 use crate::estimate::{ProbeId, Turn};
 use crate::source::Source;
-use crate::subscription::Subscription;
+use crate::stream::Stream;
+use crate::subscription::{Course, Subscription};
 
 /// Time between two looks at who may send.
 pub(super) const INTERVAL: Duration = Duration::from_millis(2);
@@ -42,10 +44,11 @@ impl Conference {
 
     /// Runs everybody's estimator and tells who needs another allocation; tells clients what was found from time to time.
     pub(super) fn measure_paths(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let is_flowing = self.is_flowing(now);
         for (place, endpoint) in self.endpoints.iter_mut().filter(|(_, endpoint)| endpoint.connected) {
             let (ideal, allocated) = (endpoint.ideal_bps, endpoint.allocated_bps);
-            endpoint.needs_allocation |= endpoint.path.on_tick(now, ideal, allocated);
-            let probing = endpoint.path.estimator.padding_due(now).is_some();
+            endpoint.needs_allocation |= endpoint.path.on_tick(now, ideal, allocated, is_flowing);
+            let probing = endpoint.path.estimator.is_probing();
             if probing && !std::mem::replace(&mut endpoint.path.is_waiting, true) {
                 self.waiting.push(super::place_of(place));
                 self.next_pace.get_or_insert(now);
@@ -75,8 +78,8 @@ impl Conference {
             if stream.ssrc != queued.ssrc {
                 continue;
             }
-            let sent = Sent { stream_ssrc: queued.ssrc, at: queued.out, repeat: None };
-            if send_video(now, since, course, encodings, endpoint, sent, egress) {
+            let sent = Sent { source: queued.source, stream_ssrc: queued.ssrc, at: queued.out, repeat: None };
+            if send_video(now, since, course, encodings, endpoint, sent, egress).is_some() {
                 counters.forwarded += 1;
                 counters.paced += 1;
             }
@@ -88,34 +91,49 @@ impl Conference {
         let since = self.since_start(now);
         let Self { sources, endpoints, counters, .. } = self;
         let Some(endpoint) = endpoints.get_mut(index_of(place)) else { return false };
+        let mut largest = None;
         for nth in 0..PADDINGS_MAX {
-            let Some((probe, bytes)) = endpoint.path.estimator.padding_due(now) else { return nth > 0 };
+            let Some((probe, bytes)) = endpoint.path.estimator.padding_due(now) else { break };
             if bytes == 0 || !endpoint.path.pacer.may_send(now, Turn::Probe, bytes) {
                 return true;
             }
-            // The largest picture that goes to this receiver has the most to repeat.
-            let subscribed =
-                sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video).filter_map(|(_, source)| {
-                    let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
-                    let current = match &source.subscriptions[at].course {
-                        crate::subscription::Course::Video(course) => course.current()?,
-                        crate::subscription::Course::Audio(_) => return None,
-                    };
-                    Some((current, at, source))
-                });
-            let best = subscribed.max_by_key(|(current, ..)| (current.encoding, current.layer));
-            let Some((_, at, Source { subscriptions, encodings, .. })) = best else { return false };
-            let subscription = &mut subscriptions[at];
             let context = Padding { now, since, probe, bytes, nth };
-            if !context.repeat(subscription, encodings, endpoint, egress)
-                && !context.pad(subscription, endpoint, egress)
-            {
+            largest = largest.or_else(|| largest_picture(sources, place));
+            let sent = match largest.and_then(|(index, at)| Some((index, at, sources.get_mut(index)?))) {
+                Some((index, at, Source { subscriptions, encodings, .. })) => {
+                    let Some(subscription) = subscriptions.get_mut(at) else { return false };
+                    context.repeat(super::place_of(index), subscription, encodings, endpoint, egress)
+                        || context.pad(&mut subscription.stream, endpoint, egress)
+                }
+                // Nothing flows because the path seemed too narrow for anything: a stream that paused is as good.
+                None => match endpoint.streams.take_paused_repairable() {
+                    Some(mut stream) => {
+                        let sent = context.pad(&mut stream, endpoint, egress);
+                        endpoint.streams.park(now, stream);
+                        sent
+                    }
+                    None => false,
+                },
+            };
+            if !sent {
                 return false;
             }
             counters.probes += 1;
         }
-        true
+        endpoint.path.estimator.is_probing()
     }
+}
+
+/// The largest picture that goes to a receiver has the most to repeat: its source, and the subscription's place there.
+fn largest_picture(sources: &Slab<Source>, place: u32) -> Option<(usize, usize)> {
+    let pictures = sources.iter().filter(|(_, source)| source.kind == MediaKind::Video);
+    let subscribed = pictures.filter_map(|(index, source)| {
+        let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
+        let Course::Video(course) = &source.subscriptions[at].course else { return None };
+        Some((course.current()?, index, at))
+    });
+    let best = subscribed.max_by_key(|(current, ..)| (current.encoding, current.layer));
+    best.map(|(_, index, at)| (index, at))
 }
 
 /// One packet of a probe.
@@ -131,6 +149,7 @@ impl Padding {
     /// Sends a packet of the recent past again.
     fn repeat(
         &self,
+        source: u32,
         subscription: &mut Subscription,
         encodings: &[crate::encoding::Encoding],
         endpoint: &mut Endpoint,
@@ -143,13 +162,12 @@ impl Padding {
         let back = u64::try_from(self.nth % REPEATABLE).unwrap_or(0);
         let at = stream.highest_out.saturating_sub(back);
         let sequence = stream.next_rtx_sequence();
-        let sent = Sent { stream_ssrc: stream.ssrc, at, repeat: Some((rtx, sequence, Some(self.probe))) };
-        send_video(self.now, self.since, course, encodings, endpoint, sent, egress)
+        let sent = Sent { source, stream_ssrc: stream.ssrc, at, repeat: Some((rtx, sequence, Some(self.probe))) };
+        send_video(self.now, self.since, course, encodings, endpoint, sent, egress).is_some()
     }
 
     /// Sends padding on the stream of retransmissions.
-    fn pad(&self, subscription: &mut Subscription, endpoint: &mut Endpoint, egress: &mut impl Egress) -> bool {
-        let stream = &mut subscription.stream;
+    fn pad(&self, stream: &mut Stream, endpoint: &mut Endpoint, egress: &mut impl Egress) -> bool {
         let (Some(ssrc), Some(last)) = (stream.rtx_ssrc.filter(|_| endpoint.capabilities.rtx), stream.last) else {
             return false;
         };

@@ -76,8 +76,10 @@ impl Relay {
     pub(super) fn ask(&mut self, now: Instant, shard: Shard, source: &mut Source) {
         let due = source.keyframes.take_due(now, ANSWER).bits();
         if due != 0 {
-            let to_start = due & source.keyframes.to_start().bits();
-            let told = Told::Keyframes { ssrc: source.primary_ssrc(), to_start, after_loss: due & !to_start };
+            let (to_start, to_switch) = source.keyframes.awaited();
+            let (to_start, to_switch) = (due & to_start.bits(), due & to_switch.bits());
+            let (ssrc, after_loss) = (source.primary_ssrc(), due & !to_start & !to_switch);
+            let told = Told::Keyframes { ssrc, to_start, to_switch, after_loss };
             self.outbox.push((Shards::only(shard), Message(told)));
         }
     }
@@ -187,13 +189,16 @@ impl Conference {
                     self.limit_senders(out);
                 }
             }
-            Told::Keyframes { ssrc, to_start, after_loss } => {
+            Told::Keyframes { ssrc, to_start, to_switch, after_loss } => {
                 let Some(source) = self.source_of(ssrc).filter(|source| source.crossing.from.is_none()) else {
                     return;
                 };
                 for encoding in 0..source.encodings.len() {
                     if to_start & (1 << encoding) != 0 {
                         source.keyframes.want_start(encoding);
+                    }
+                    if to_switch & (1 << encoding) != 0 {
+                        source.keyframes.want_switch(encoding);
                     }
                     if after_loss & (1 << encoding) != 0 {
                         // The other shard knows which complaints are older than the last key frame.
@@ -320,6 +325,7 @@ impl Conference {
     /// Sound of which only the level came: whoever gets the source hears a pause, and misses nothing.
     pub(super) fn pause_sound(&mut self, route: Route) {
         let Some(source) = self.sources.get_mut(route.source) else { return };
+        source.is_loud = false;
         for Subscription { course, .. } in &mut source.subscriptions {
             if let Course::Audio(course) = course {
                 course.pause();
@@ -401,6 +407,8 @@ impl Conference {
         if is_due(self.relay.sound_at, SOUND_EVERY) {
             self.relay.sound_at = Some(now);
             self.tell_wanted(MediaKind::Audio);
+            let relayed = self.sources.iter_mut().filter(|(_, source)| source.crossing.from.is_some());
+            relayed.flat_map(|(_, source)| &mut source.encodings).for_each(|encoding| encoding.rest(now));
         }
         let Self { sources, relay, .. } = self;
         for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
@@ -478,7 +486,7 @@ impl Conference {
 }
 
 /// What receivers here want of a source: lines, and one bit for each encoding.
-fn wanted(source: &Source) -> (i32, u8) {
+fn wanted(source: &mut Source) -> (i32, u8) {
     let mut encodings = 0;
     for subscription in &source.subscriptions {
         match &subscription.course {

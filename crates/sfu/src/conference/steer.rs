@@ -14,6 +14,10 @@ use crate::source::Source;
 use crate::stream::SLOTS_MAX;
 use crate::subscription::{Aim, AudioCourse, Course, Subscription};
 
+/// Decisions on one source for one receiver in one tick, which takes some 10 ms. Packets wait meanwhile: a thousand receivers of a
+/// thousand cameras at once would keep them for a fifth of a second, at each join, leave and change of speaker.
+const DECISIONS_PER_TICK: usize = 50_000;
+
 impl Conference {
     /// Something changed for everybody: the next tick, which is brought forward, decides anew.
     pub(super) fn needs_allocation(&mut self, now: Instant) {
@@ -23,24 +27,30 @@ impl Conference {
         self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK / 2));
     }
 
-    /// Decides anew for everybody who needs it, and tells senders what is wanted of them.
+    /// Decides anew for everybody who needs it, or for as many as one tick has time for, and tells senders what is wanted of them.
     pub(super) fn allocate_due(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let from = self.unallocated.take().unwrap_or(0);
         let due = self.endpoints.iter().filter(|(_, endpoint)| endpoint.needs_allocation && endpoint.connected);
-        let due: Vec<u32> = due.map(|(place, _)| place_of(place)).collect(); // allocates only when there is one
+        let mut due: Vec<usize> = due.map(|(place, _)| place).collect(); // allocates only when there is one
         if due.is_empty() {
             return;
         }
-        for place in due {
-            self.allocate_for(now, place, out);
+        let next = due.partition_point(|place| *place < from);
+        due.rotate_left(next);
+        let places = (DECISIONS_PER_TICK / self.sources.len().max(1)).max(1);
+        self.unallocated = due.get(places).copied();
+        for place in due.into_iter().take(places) {
+            self.allocate_for(now, place_of(place), out);
         }
         self.limit_senders(out);
     }
 
     /// Decides anew for one receiver.
     pub(super) fn allocate_for(&mut self, now: Instant, place: u32, out: &mut Vec<Output>) {
-        let mut allocation = std::mem::take(&mut self.allocation);
-        let Self { sources, endpoints, speakers, policy, .. } = self;
+        let limits = [self.policy.last_n, self.policy.last_n_of(self.endpoints.len()), self.last_n_under_load];
+        let Self { sources, endpoints, speakers, .. } = self;
         let Some(endpoint) = endpoints.get_mut(index_of(place)).filter(|endpoint| endpoint.connected) else { return };
+        let mut allocation = std::mem::take(&mut self.allocation);
         let mut history = std::mem::take(&mut endpoint.history);
         let endpoint = &*endpoint;
         let shown = |kind, owner| kind == MediaKind::Video && owner != place && endpoint.capabilities.video;
@@ -60,7 +70,7 @@ impl Conference {
         let request = Request {
             constraints: &endpoint.constraints,
             available_bps: endpoint.path.available_bps(),
-            last_n_max: policy.last_n.into_iter().chain(slots).min(),
+            last_n_max: limits.into_iter().flatten().chain(slots).min(),
             candidates: &candidates,
         };
         allocate(now, &request, &mut history, &mut allocation);
@@ -82,6 +92,9 @@ impl Conference {
         let going = allocation.decisions.iter().filter(|decision| decision.target.is_some());
         for decision in ending.chain(going) {
             let Some(source) = self.sources.get_mut(decision.source) else { continue };
+            if decision.max_height == 0 && source.wish_of(place) == 0 {
+                continue; // most of a large conference: not wanted before either, so there is nothing to end
+            }
             source.wish(place, decision.max_height);
             let aim = decision.target.and_then(|index| source.layers.get(index)).map(|layer| Aim {
                 encoding: layer.encoding,
@@ -99,8 +112,8 @@ impl Conference {
             let source = &mut self.sources[decision.source];
             let Some(subscription) = source.subscription(place) else { continue };
             if let Some((course, _)) = subscription.video() {
-                course.aim(Some(aim));
-                source.is_awaited |= course.awaits_keyframe().is_some();
+                course.aim(now, Some(aim));
+                source.is_awaited |= course.is_on_the_way();
             }
             if let Some(owner) = self.endpoints.get(index_of(source.owner)) {
                 forwarded.push((source.name.clone(), owner.id.clone()));
@@ -134,6 +147,7 @@ impl Conference {
     pub(super) fn subscribe_audio(&mut self, now: Instant, index: usize, place: u32) {
         let Self { sources, endpoints, random, .. } = self;
         let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get_mut(index_of(place))) else { return };
+        source.is_unheard = false;
         let Some(always) = wants_sound(source, endpoint, place) else {
             if let Some(ended) = source.unsubscribe(place) {
                 endpoint.streams.park(now, ended.stream);
@@ -143,7 +157,7 @@ impl Conference {
         match source.subscription(place) {
             Some(Subscription { course: Course::Audio(course), .. }) => course.always = always,
             Some(_) => {}
-            None if endpoint.streams.is_rewriting() => {}
+            None if endpoint.streams.is_rewriting() => source.has_new_listener = true,
             None => {
                 let own = (source.primary_ssrc(), None);
                 let Some(taken) = endpoint.streams.take(now, MediaKind::Audio, index, own, || random.next()) else {
@@ -155,14 +169,15 @@ impl Conference {
         }
     }
 
-    /// A source is heard again: receivers with few SSRCs get one for it, from the source that was silent for longest if there is none.
+    /// A source is heard again, or by somebody else: receivers with few SSRCs get one for it, from the source that was silent for longest
+    /// if there is none.
     pub(super) fn wake_audio(&mut self, now: Instant, index: usize, out: &mut Vec<Output>) {
         let few = self.endpoints.iter().filter(|(_, endpoint)| endpoint.streams.is_rewriting());
         let few: Vec<u32> = few.map(|(place, _)| place_of(place)).collect(); // allocates only when there is one
         for place in few {
             let (source, endpoint) = (&mut self.sources[index], &self.endpoints[index_of(place)]);
             let Some(always) = wants_sound(source, endpoint, place) else { continue };
-            if source.subscription(place).is_some() {
+            if source.subscription(place).is_some() || !(always || source.is_loud) {
                 continue;
             }
             if !endpoint.streams.has_free(MediaKind::Audio) {

@@ -6,7 +6,7 @@ use tertulia_model::{GroupSemantics, Source as Signalled, SourceGroup, Ssrc};
 use tertulia_rtp::Packet;
 use tertulia_rtp::codec::{Inspector, vp8};
 use tertulia_rtp::packet::{Header, write_header};
-use tertulia_rtp::rtcp::{Compound, Rtcp};
+use tertulia_rtp::rtcp::{Compound, Rtcp, SenderInfo};
 
 const FULL: Capabilities = Capabilities::USUAL;
 
@@ -79,16 +79,21 @@ impl Room {
     }
 
     fn audio(&mut self, from: u32, sequence: u16, level: u8) {
+        self.sound(from, sequence, level, (111, &[0; 20]));
+    }
+
+    fn sound(&mut self, from: u32, sequence: u16, level: u8, (payload_type, payload): (u8, &[u8])) {
         let mut packet = vec![0u8; 64];
         let header = Header {
             marker: false,
-            payload_type: 111,
+            payload_type,
             sequence,
             timestamp: u32::from(sequence) * 960,
             ssrc: 100 * (from + 1) + 50,
         };
         let start = write_header(&mut packet, header, &[(1, &[level])]);
-        packet.truncate(start + 20);
+        packet.truncate(start);
+        packet.extend_from_slice(payload);
         self.conference.handle_rtp(self.now, EndpointKey(from), &packet, &mut self.sink, &mut self.out);
         self.conference.finish_turn(self.now, &mut self.sink);
     }
@@ -269,6 +274,28 @@ fn lasting_silence_is_left_out_without_a_gap() {
 }
 
 #[test]
+fn redundancy_goes_to_those_who_take_it_and_opus_passes_byte_for_byte() {
+    let mut room = Room::of(2);
+    let takes_red = Capabilities { opus_red: true, ..FULL };
+    room.conference.add_endpoint(room.now, EndpointKey(2), EndpointId::parse("p2").unwrap(), takes_red);
+    room.conference.handle_connected(room.now, EndpointKey(2), &mut room.out);
+    // One earlier block of three bytes, then a stereo packet of SILK and CELT.
+    let (redundant, opus) = ([0xef, 0x0f, 0x00, 3, 111, 1, 2, 3, 0x7c, 9, 8, 7], [0x7c, 9, 8, 7]);
+    room.sound(0, 1, 30, (112, &redundant));
+    room.sound(0, 2, 30, (111, &opus));
+    room.sound(0, 3, 30, (112, &[0xef, 0x0f, 0x00, 200, 111, 1]));
+    room.sound(0, 4, 30, (112, &[112, 1]));
+    room.sound(0, 5, 30, (112, &[111, 5, 6]));
+    let got = |key| -> Vec<(u8, Vec<u8>)> {
+        room.rtp_to(key).iter().map(|packet| (packet.header.payload_type, packet.payload().to_vec())).collect()
+    };
+    assert_eq!(got(1), [(111, opus.to_vec()), (111, opus.to_vec()), (111, vec![5, 6])]);
+    assert_eq!(got(2), [(112, redundant.to_vec()), (111, opus.to_vec()), (112, vec![111, 5, 6])]);
+    let numbers: Vec<u16> = room.rtp_to(1).iter().map(|packet| packet.header.sequence).collect();
+    assert_eq!(numbers[2].wrapping_sub(numbers[0]), 2, "what is malformed is not missed");
+}
+
+#[test]
 fn the_speaker_is_announced_on_channels_and_to_the_room() {
     let mut room = Room::of(3);
     for sequence in 0..100u16 {
@@ -364,4 +391,157 @@ fn a_stream_that_comes_back_goes_on_where_it_ended() {
     room.conference.set_sources(room.now, EndpointKey(0), &sources(0));
     room.audio(0, 2, 30);
     assert_eq!(room.rtp_to(1)[1].header.sequence, before.wrapping_add(1));
+}
+
+#[test]
+fn load_and_size_limit_how_many_pictures_anybody_gets() {
+    let mut room = Room::of(4);
+    room.say(0, &want(180));
+    let forwarded = |room: &mut Room| {
+        room.wait(100);
+        room.conference.most_forwarded()
+    };
+    assert_eq!(forwarded(&mut room), 3);
+    room.conference.limit_last_n(room.now, Some(2));
+    assert_eq!(forwarded(&mut room), 2);
+    room.conference.limit_last_n(room.now, None);
+    assert_eq!(forwarded(&mut room), 3);
+    room.conference.policy.last_n_by_size = [(5, 1), (3, 2), (2, 0)].into();
+    room.conference.needs_allocation(room.now);
+    assert_eq!(forwarded(&mut room), 2, "of the sizes that are reached the largest counts");
+}
+
+#[test]
+fn feedback_asks_nobody_for_anything_and_a_complaint_asks_its_sender_at_once() {
+    let mut room = Room::of(3);
+    room.video(0, 1, 1, Some(180));
+    room.video(0, 1, 3, None);
+    room.wait(30);
+    room.sink.rtcp.clear();
+    room.video(0, 1, 5, None);
+    let mut report = Writer::default();
+    report.receiver_report(9, &[]);
+    room.conference.handle_rtcp(room.now, EndpointKey(2), report.bytes(), &mut room.sink);
+    let asked = |room: &Room| {
+        let count = |wanted: fn(&Rtcp<'_>) -> bool| room.rtcp_to(0).iter().filter(|part| wanted(part)).count();
+        (
+            count(|part| matches!(part, Rtcp::Nack { .. })),
+            count(|part| matches!(part, Rtcp::PictureLossIndication { .. })),
+        )
+    };
+    assert_eq!(asked(&room), (0, 0), "the tick looks for losses, not every datagram of a thousand receivers");
+    room.now += Duration::from_secs(3);
+    room.video(0, 1, 6, None);
+    room.sink.rtcp.clear();
+    let mut complaint = Writer::default();
+    complaint.picture_loss(9, 101);
+    room.conference.handle_rtcp(room.now, EndpointKey(2), complaint.bytes(), &mut room.sink);
+    assert_eq!(asked(&room), (0, 1));
+    room.wait(30);
+    assert_eq!(asked(&room).0, 1);
+}
+
+fn sender_report(room: &mut Room, from: u32) {
+    let mut writer = Writer::default();
+    let (ssrc, packets, octets) = (100 * (from + 1) + 50, 1, 1);
+    writer.sender_report(SenderInfo { ssrc, ntp: 1 << 40, rtp_timestamp: 0, packets, octets });
+    room.conference.handle_rtcp(room.now, EndpointKey(from), writer.bytes(), &mut room.sink);
+}
+
+fn reports_to(room: &Room, key: u32) -> usize {
+    room.rtcp_to(key).iter().filter(|part| matches!(part, Rtcp::SenderReport { .. })).count()
+}
+
+#[test]
+fn a_conference_in_which_nobody_sends_sends_nothing() {
+    let mut room = Room::of(3);
+    room.audio(0, 1, 30);
+    sender_report(&mut room, 0);
+    assert_eq!(reports_to(&room, 1), 1);
+    room.wait(12_000);
+    room.sink.rtcp.clear();
+    sender_report(&mut room, 0);
+    room.wait(5_000);
+    assert_eq!(room.sink.rtcp, [], "reports on what nobody sends");
+    room.audio(0, 2, 30);
+    sender_report(&mut room, 0);
+    assert_eq!(reports_to(&room, 1), 1);
+}
+
+#[test]
+fn who_is_not_among_the_loudest_costs_receivers_nothing_and_is_heard_again_without_a_gap() {
+    let mut room = Room::of(3);
+    room.conference.loudest.set_places(Some(1));
+    let mut sequence = 0;
+    let mut talk = |room: &mut Room, levels: [u8; 2]| {
+        for _ in 0..100 {
+            sequence += 1;
+            room.audio(0, sequence, levels[0]);
+            room.audio(1, sequence, levels[1]);
+            room.wait(20);
+        }
+    };
+    talk(&mut room, [20, 100]);
+    room.sink.rtp.clear();
+    talk(&mut room, [20, 100]);
+    assert!(room.rtp_to(2).iter().all(|packet| packet.header.ssrc == 150));
+    sender_report(&mut room, 0);
+    sender_report(&mut room, 1);
+    assert_eq!(reports_to(&room, 2), 1, "nor are there reports on it");
+    let all = r#"{"colibriClass":"ReceiverAudioSubscription","mode":"Include","list":["p1-a0"]}"#;
+    room.say(2, all);
+    room.sink.rtp.clear();
+    talk(&mut room, [20, 100]);
+    let numbers: Vec<u16> =
+        room.rtp_to(2).iter().filter(|p| p.header.ssrc == 250).map(|packet| packet.header.sequence).collect();
+    assert_eq!(numbers.len(), 100, "asked for by name");
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{numbers:?}");
+}
+
+#[test]
+fn a_large_conference_is_decided_on_in_several_ticks_and_everybody_gets_a_turn() {
+    let mut room = Room::of(230); // of 460 sources: more than one tick decides on
+    room.wait(100);
+    room.out.clear();
+    let left = |room: &Room| room.conference.endpoints.iter().filter(|(_, endpoint)| endpoint.needs_allocation).count();
+    room.conference.needs_allocation(room.now);
+    assert_eq!(left(&room), 230);
+    room.conference.on_timeout(room.conference.next_tick.unwrap(), &mut room.sink, &mut room.out);
+    assert!((100..200).contains(&left(&room)), "{}", left(&room));
+    room.wait(100);
+    assert_eq!((left(&room), room.conference.unallocated), (0, None));
+}
+
+#[test]
+fn nothing_is_decided_again_while_nobody_sends() {
+    let mut room = Room::of(3);
+    room.wait(5_000);
+    room.conference.allocation.decisions.clear();
+    room.wait(60_000);
+    assert!(room.conference.allocation.decisions.is_empty());
+    room.video(0, 1, 1, Some(180));
+    room.wait(1_000);
+    assert!(!room.conference.allocation.decisions.is_empty());
+}
+
+#[test]
+fn a_key_frame_whose_packets_change_places_starts_a_picture_all_the_same() {
+    let mut room = Room::of(2);
+    let send = |room: &mut Room, sequence: u16, timestamp: u32, payload: &[u8]| {
+        let mut packet = vec![0u8; 64];
+        let header = Header { marker: sequence != 1, payload_type: 100, sequence, timestamp, ssrc: 101 };
+        let start = write_header(&mut packet, header, &[]);
+        packet.truncate(start);
+        packet.extend_from_slice(payload);
+        room.conference.handle_rtp(room.now, EndpointKey(0), &packet, &mut room.sink, &mut room.out);
+        room.conference.finish_turn(room.now, &mut room.sink);
+    };
+    send(&mut room, 2, 3_000, &[0x80, 0xe0, 0x80, 1, 1, 0x20, 9, 9, 9]);
+    assert!(room.rtp_to(1).is_empty());
+    send(&mut room, 1, 3_000, &[0x90, 0xe0, 0x80, 1, 1, 0x20, 0x10, 0, 0, 0x9d, 1, 0x2a, 0x80, 7, 180, 0]);
+    send(&mut room, 3, 6_000, &[0x90, 0xe0, 0x80, 2, 2, 0x20, 0x11, 0, 0, 1]);
+    let sequences: Vec<u16> = room.rtp_to(1).iter().map(|packet| packet.header.sequence).collect();
+    let first = sequences[0];
+    assert_eq!(sequences.iter().map(|s| s.wrapping_sub(first)).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(room.rtp_to(1)[1].header.marker);
 }

@@ -49,8 +49,14 @@ const RTT_US: u64 = 100_000;
 const OVERDUE_US: u64 = 1_000_000;
 /// Packets between two feedbacks that are worth a thought: as many as the log holds.
 const GAP_MAX: u16 = 2048;
+/// A sender below this share of the estimate makes no queue.
+const IDLE: f64 = 0.25;
+/// Delay above the least one that is a queue, in milliseconds.
+const QUEUE_MS: f64 = 50.0;
 /// Loss above which probing only adds to it.
 const PROBE_LOSS_MAX: f64 = 0.08;
+/// An estimate below this share of what loss allows is not held down by loss.
+const PROBE_BELOW_BOUND: f64 = 0.8;
 /// An estimate below this share of its height has dropped.
 const DROP: f64 = 0.66;
 
@@ -167,17 +173,22 @@ impl Estimator {
 
     /// Takes the body of a transport-wide feedback. What it says of packets that are not in the log is ignored, and
     /// so is the rest of a malformed one.
-    pub(crate) fn handle_feedback(&mut self, now: Instant, feedback: &[u8]) {
+    /// `lost` hears of every packet that did not arrive.
+    pub(crate) fn handle_feedback(&mut self, now: Instant, feedback: &[u8], mut lost: impl FnMut(u16)) {
         let now_us = self.us(now);
         let Some(&[first, second, .., number]) = feedback.first_chunk::<8>() else {
             self.counters.malformed += 1;
             return;
         };
         let mut told = Told::default();
-        self.fill_gap(u16::from_be_bytes([first, second]), number, &mut told);
+        self.fill_gap(u16::from_be_bytes([first, second]), number, &mut told, &mut lost);
         let read = transport_cc::read(feedback, |sequence, arrival| match arrival {
             Some(arrival_us) => self.handle_arrival(sequence, arrival_us, &mut told),
-            None => self.handle_loss(sequence, &mut told),
+            None => {
+                if self.handle_loss(sequence, &mut told) {
+                    lost(sequence);
+                }
+            }
         });
         if read.is_none() {
             self.counters.malformed += 1;
@@ -237,8 +248,12 @@ impl Estimator {
         self.report_rtt_us.or(self.feedback_rtt_us).map(Duration::from_micros)
     }
 
+    /// Whether a queue stands or grows on the way: then what is lost is lost for being too much.
+    pub(crate) fn is_queueing(&self) -> bool {
+        self.trendline.usage() == Usage::Over || self.delay.is_draining() || self.queue.standing_ms() > QUEUE_MS
+    }
+
     /// The share of packets lost in the last second, 0–1.
-    #[cfg(test)]
     pub(crate) fn loss(&self) -> f32 {
         self.loss.fraction() as f32
     }
@@ -253,17 +268,24 @@ impl Estimator {
         if !self.answers.any || allocated_bps >= ideal_bps {
             return None;
         }
+        let estimate_bps = self.estimate_bps()? as f64;
+        // Where loss allows more than the estimate, it is not what limits: then a path that always loses may be measured too.
+        let loss_allows = self.loss.fraction() < PROBE_LOSS_MAX
+            || self.loss.bound_bps().is_none_or(|bound| estimate_bps < PROBE_BELOW_BOUND * bound);
         let wish = Wish {
-            estimate_bps: self.estimate_bps()? as f64,
+            estimate_bps,
             ideal_bps: ideal_bps as f64,
             cap_bps: self.cap_bps,
-            is_calm: self.trendline.usage() != Usage::Over
-                && !self.delay.is_draining()
-                && self.loss.fraction() < PROBE_LOSS_MAX,
+            is_calm: self.trendline.usage() != Usage::Over && !self.delay.is_draining() && loss_allows,
         };
         let probe = self.prober.consider(now_us, wish);
         self.counters.probes += u64::from(probe.is_some());
         probe
+    }
+
+    /// Whether a probe has padding that is still to leave.
+    pub(crate) fn is_probing(&self) -> bool {
+        self.prober.is_sending()
     }
 
     /// The probe that a packet of padding should leave for now, and how many bytes that should have; a packet of
@@ -289,7 +311,7 @@ impl Estimator {
     /// Settles the packets between the last feedback and this one. Where no feedback is missing, they are lost: some
     /// receivers begin with the first packet that arrived. Where one is, they count as arrived, as many as usual and
     /// just before this one: otherwise lost feedback would look like a slow path.
-    fn fill_gap(&mut self, base: u16, number: u8, told: &mut Told) {
+    fn fill_gap(&mut self, base: u16, number: u8, told: &mut Told, lost: &mut impl FnMut(u16)) {
         let is_missing = self.answers.last_number.replace(number).is_some_and(|last| number != last.wrapping_add(1));
         let Some(next) = self.answers.next_sequence else { return };
         let gap = base.wrapping_sub(next);
@@ -301,7 +323,9 @@ impl Estimator {
         let delivered = 1.0 - self.loss.fraction();
         for sequence in (0..gap).map(|offset| next.wrapping_add(offset)) {
             if !is_missing {
-                self.handle_loss(sequence, told);
+                if self.handle_loss(sequence, told) {
+                    lost(sequence);
+                }
             } else if let Some(sent) = self.log.settle(sequence, Fate::Presumed) {
                 let arrival_us = self.queue.arrival_of(sent.at_us).unwrap_or(newest_us).max(newest_us);
                 self.acked.add(arrival_us, (f64::from(sent.bytes) * delivered) as u16);
@@ -331,19 +355,23 @@ impl Estimator {
         }
     }
 
-    fn handle_loss(&mut self, sequence: u16, told: &mut Told) {
+    /// Whether this is new.
+    fn handle_loss(&mut self, sequence: u16, told: &mut Told) -> bool {
         self.answers.told_of(sequence);
-        let Some(sent) = self.log.settle(sequence, Fate::Lost) else { return };
+        let Some(sent) = self.log.settle(sequence, Fate::Lost) else { return false };
         told.packets += 1;
         told.lost += 1;
         if sent.probe != 0 {
             self.prober.lost(sent.probe);
         }
+        sent.fate == Fate::Pending
     }
 
     fn decide(&mut self, now_us: u64) {
         let rtt_us = self.rtt_us();
         let acked_bps = self.acked.bps();
+        let is_idle = acked_bps.is_some_and(|acked| acked < IDLE * self.delay.bps());
+        self.queue.doubt(now_us, is_idle);
         let queue_ms = self.queue.standing_ms();
         self.delay.update(Observation {
             now_us,

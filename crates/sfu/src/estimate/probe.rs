@@ -130,6 +130,11 @@ impl Prober {
         Some(Probe { id: ProbeId(self.last_id), bps: bps as u64, bytes: bytes as usize, packets })
     }
 
+    /// Whether a probe has packets that are still to leave.
+    pub(super) fn is_sending(&self) -> bool {
+        self.running.as_ref().is_some_and(|run| !run.is_sent)
+    }
+
     /// The probe that a packet has to leave for now, and the bytes that packet should have; any size will do.
     pub(super) fn due(&self, now_us: u64) -> Option<(ProbeId, usize)> {
         let run = self.running.as_ref().filter(|run| !run.is_sent)?;

@@ -3,6 +3,9 @@
 /// The least delay is that of the current and the last period of this length: long enough to see an empty queue,
 /// short enough to forget a way that is not taken any more and the drift of the clocks.
 const PERIOD_US: u64 = 10_000_000;
+/// What stands for this long although next to nothing is sent is no queue of ours: the way became longer.
+const STRANGE_US: u64 = 500_000;
+const STRANGE_MS: f64 = 50.0;
 /// A change that no queue explains: one of the clocks jumped.
 const JUMP_US: i64 = 3_000_000;
 
@@ -16,6 +19,8 @@ pub(super) struct Queue {
     /// Least delay in the feedback being read, and in the last one.
     reading_us: Option<i64>,
     standing_us: Option<i64>,
+    /// Since when there is more than [`STRANGE_MS`] although little is sent.
+    strange_since_us: Option<u64>,
 }
 
 impl Queue {
@@ -37,6 +42,19 @@ impl Queue {
         }
         self.standing_us = Some(delay);
         self.least_us[1] = Some(self.least_us[1].map_or(delay, |least| least.min(delay)));
+    }
+
+    /// Forgets the shorter way when what stands cannot be a queue.
+    pub(super) fn doubt(&mut self, now_us: u64, is_idle: bool) {
+        if !is_idle || self.standing_ms() < STRANGE_MS {
+            self.strange_since_us = None;
+            return;
+        }
+        let since_us = *self.strange_since_us.get_or_insert(now_us);
+        if now_us >= since_us + STRANGE_US {
+            self.least_us = [None, self.standing_us];
+            self.strange_since_us = None;
+        }
     }
 
     /// What every packet of the last feedback waited at least, in milliseconds. The least and not the mean: the

@@ -22,6 +22,8 @@ const DRAIN_MAX: f64 = 0.4;
 const DRAINED_MS: f64 = 30.0;
 /// When draining is given up: the queue is not ours.
 const DRAIN_TIMEOUT_US: u64 = 1_500_000;
+/// Below this share of the estimate a sender is idle, as far as the path is concerned.
+const IDLE: f64 = 0.25;
 /// Where to go after draining, of the measured capacity.
 const RETURN: f64 = 0.95;
 /// Below this share of the estimate a sender did not fill the path. Overuse without a queue is then noise …
@@ -109,6 +111,11 @@ impl DelayRate {
         }
         if measured < LIMITED * self.bps && seen.queue_ms < NOISE_QUEUE_MS {
             return self.decrease_to(self.bps * NOISE_DECREASE, seen.now_us);
+        }
+        if measured < IDLE * self.bps && !waits {
+            // Nothing filled the path, so what arrives says little of it: a way that became longer looks the same for a moment. A queue
+            // that is ours goes on growing, and then the next round trip halves again.
+            return self.decrease_to((self.bps / 2.0).max(measured), seen.now_us);
         }
         self.capacity.observe(measured);
         let depth = (seen.queue_ms / DRAIN_MS).clamp(DRAIN_MIN, DRAIN_MAX);

@@ -283,14 +283,14 @@ proptest! {
                         estimator.sent(now, bytes, None);
                     }
                 }
-                Act::Garbage(bytes) => estimator.handle_feedback(now, &bytes),
+                Act::Garbage(bytes) => estimator.handle_feedback(now, &bytes, |_| {}),
                 Act::Feedback(base, count, reference, number, rest) => {
                     let mut feedback = base.to_be_bytes().to_vec();
                     feedback.extend(count.to_be_bytes());
                     feedback.extend(&reference.to_be_bytes()[1..]);
                     feedback.push(number);
                     feedback.extend(rest);
-                    estimator.handle_feedback(now, &feedback);
+                    estimator.handle_feedback(now, &feedback, |_| {});
                 }
                 Act::Remb(bps) => estimator.handle_remb(bps),
                 Act::Report(lost) => estimator.handle_report(now, lost),
@@ -334,7 +334,7 @@ fn costs_per_packet_and_per_feedback() {
         }
         let len = recorder.write(&mut buffer);
         let begun = Instant::now();
-        estimator.handle_feedback(now + Duration::from_millis(130), &buffer[..len]);
+        estimator.handle_feedback(now + Duration::from_millis(130), &buffer[..len], |_| {});
         reading.push(begun.elapsed());
         now += Duration::from_micros(1_250) * packets;
     }

@@ -3,8 +3,7 @@
 use super::*;
 use crate::stream::Stream;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
 use tertulia_rtp::codec::{Layer, LayerMask};
 
 /// One packet of a VP8 stream with three temporal layers (0 2 1 2), as it comes in.
@@ -87,12 +86,18 @@ struct Got {
 fn run(packets: &[Sent], aims: &[(usize, Aim)]) -> (Got, Stream, VideoCourse) {
     let start = Instant::now();
     let (mut stream, mut course, mut got) = (Stream::new(7, Some(8), 100), VideoCourse::default(), Got::default());
-    for (index, packet) in packets.iter().enumerate() {
+    let mut cache: BTreeMap<(u8, SeqNo), Sent> = BTreeMap::new();
+    let mut arriving: VecDeque<(usize, Sent)> = packets.iter().copied().enumerate().collect();
+    while let Some((index, packet)) = arriving.pop_front() {
+        cache.insert((packet.encoding, packet.number), packet);
         if let Some((_, aim)) = aims.iter().find(|(at, _)| *at == index) {
-            course.aim(Some(*aim));
+            course.aim(start, Some(*aim));
         }
         let now = start + Duration::from_millis(u64::from(packet.frame) * 33);
-        match course.project(now, &mut stream, &packet.incoming()) {
+        let step = course.project(now, &mut stream, &packet.incoming());
+        let passed_over = course.take_passed_over().filter_map(|number| cache.get(&(packet.encoding, number)));
+        passed_over.rev().for_each(|again| arriving.push_front((usize::MAX, *again)));
+        match step {
             Step::Skip => {}
             Step::Fill(out) => got.filled.push(out),
             Step::Send(out) => {
@@ -101,7 +106,7 @@ fn run(packets: &[Sent], aims: &[(usize, Aim)]) -> (Got, Stream, VideoCourse) {
                 assert_eq!(shape.sequence, low16(out));
                 let timestamp = packet.incoming().timestamp.wrapping_add(shape.timestamp_by);
                 let id = picture(packet.encoding, packet.frame).wrapping_add(shape.shifts.picture_id_by) & 0x7fff;
-                assert!(got.sent.insert(out, *packet).is_none(), "number {out} was used twice");
+                assert!(got.sent.insert(out, packet).is_none(), "number {out} was used twice");
                 got.shapes.insert(out, (timestamp, id));
             }
         }
@@ -152,12 +157,96 @@ fn a_late_packet_of_a_layer_that_is_left_out_becomes_padding() {
     assert_eq!(frames, [0, 4]);
     let first = got.sent.keys().next().copied().unwrap();
     assert_eq!(got.filled, [first + 1]);
+    let never = |_, _| None;
     let (first, stranger) = (low16(first), low16(first).wrapping_sub(50));
-    assert!(course.lookup(&stream, first, 1_000, 30).is_some());
-    assert!(course.lookup(&stream, first, 1_010, 30).is_none(), "repeated a moment ago");
-    assert!(course.lookup(&stream, first, 1_030, 30).is_some());
-    assert!(course.lookup(&stream, stranger, 2_000, 30).is_none(), "never sent");
-    assert!(course.lookup(&stream, first.wrapping_add(1), 2_000, 30).is_none(), "padding is not repeated");
+    assert!(course.lookup(&stream, first, (1_000, 30), never).is_some());
+    assert!(course.lookup(&stream, first, (1_010, 30), never).is_none(), "repeated a moment ago");
+    assert!(course.lookup(&stream, first, (1_030, 30), never).is_some());
+    assert!(course.lookup(&stream, stranger, (2_000, 30), never).is_none(), "never sent");
+    assert!(course.lookup(&stream, first.wrapping_add(1), (2_000, 30), never).is_none(), "padding is not repeated");
+}
+
+/// A picture of two spatial layers that stand alone, each in one packet; the first is a key picture.
+fn spatial_pair(picture: u32) -> [Incoming; 2] {
+    [0, 1].map(|spatial| {
+        let present =
+            if picture == 0 && spatial == 0 { LayerMask::ALL } else { LayerMask::product(1 << spatial, 0xff) };
+        let info = FrameInfo {
+            starts_frame: true,
+            ends_frame: true,
+            starts_keyframe: picture == 0 && spatial == 0,
+            layer: Layer::new(spatial, 0),
+            present,
+            decodable: LayerMask::ALL,
+            // The third picture lets receivers cross from one layer to the other.
+            crossing: if picture == 2 { LayerMask::ALL } else { LayerMask::EMPTY },
+            ..FrameInfo::default()
+        };
+        Incoming {
+            encoding: 0,
+            number: 70_000 + u64::from(picture * 2) + u64::from(spatial),
+            timestamp: picture * 3_000,
+            marker: spatial == 1,
+            counts_pictures: false,
+            info,
+        }
+    })
+}
+
+#[test]
+fn a_picture_that_comes_late_as_a_whole_is_held_against_the_layer_of_its_time() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = |spatial| Some(Aim { encoding: 0, layer: Layer::new(spatial, 0) });
+    course.aim(now, aim(1));
+    for packet in spatial_pair(0) {
+        assert!(matches!(course.project(now, &mut stream, &packet), Step::Send(_)));
+    }
+    course.aim(now, aim(0));
+    // Nothing of picture 1 comes; picture 2 lowers the layer.
+    let lower = spatial_pair(2).map(|packet| course.project(now, &mut stream, &packet));
+    assert!(matches!(lower, [Step::Send(_), Step::Skip]), "{lower:?}");
+    let late = spatial_pair(1).map(|packet| course.project(now, &mut stream, &packet));
+    let [Step::Fill(_), Step::Send(upper)] = late else { panic!("{late:?}") };
+    assert!(course.shape(upper).is_some_and(|(shape, ..)| shape.marker));
+}
+
+#[test]
+fn a_receiver_of_whatever_there_is_needs_no_key_frame_when_that_is_known() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = |layer| Some(Aim { encoding: 0, layer });
+    let feed = |course: &mut VideoCourse, stream: &mut Stream, picture| {
+        spatial_pair(picture).map(|mut packet| {
+            packet.info.highest_spatial = 1;
+            packet.info.present |= LayerMask::product(0b1110 * packet.info.layer.spatial(), 0xff);
+            matches!(course.project(now, stream, &packet), Step::Send(_))
+        })
+    };
+    course.aim(now, aim(Layer::HIGHEST));
+    assert_eq!(feed(&mut course, &mut stream, 0), [true, true]);
+    course.aim(now, aim(Layer::new(0, 0)));
+    assert_eq!(feed(&mut course, &mut stream, 1), [false, true], "the lower layer was not sent alone before");
+    course.aim(now, aim(Layer::new(1, 0)));
+    assert_eq!(feed(&mut course, &mut stream, 3), [false, true]);
+    assert_eq!(course.awaits_keyframe(now + STEP_PATIENCE), None);
+}
+
+#[test]
+fn template_ids_go_on_behind_the_structure_that_went_out_last() {
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    let aim = Some(Aim { encoding: 0, layer: Layer::LOWEST });
+    let mut key = |course: &mut VideoCourse, picture: u32, templates| {
+        let [mut packet, _] = spatial_pair(0);
+        packet.info.templates = Some(templates);
+        (packet.number, packet.timestamp) = (packet.number + u64::from(picture), picture * 3_000);
+        let Step::Send(out) = course.project(now, &mut stream, &packet) else { panic!("a key frame") };
+        course.shape(out).map(|(shape, ..)| shape.shifts.template_id_by)
+    };
+    course.aim(now, aim);
+    assert_eq!(key(&mut course, 0, (40, 15)), Some(24), "the first is 0");
+    assert_eq!(key(&mut course, 1, (55, 15)), Some(24), "15 to 29");
+    course.aim(now, None);
+    course.aim(now, aim);
+    assert_eq!(key(&mut course, 90, (20, 15)), Some(10), "from 30 on");
 }
 
 #[test]
@@ -166,26 +255,60 @@ fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
     let mut feed =
         |course: &mut VideoCourse, index: usize| course.project(now, &mut stream, &packets[index].incoming());
-    course.aim(Some(aim(0, 7)));
+    course.aim(now, Some(aim(0, 7)));
     assert!(matches!(feed(&mut course, 0), Step::Send(_)) && matches!(feed(&mut course, 10), Step::Send(_)));
-    course.aim(None);
+    course.aim(now, None);
     assert_eq!(feed(&mut course, 11), Step::Skip);
-    course.aim(Some(aim(0, 7)));
-    assert_eq!(course.awaits_keyframe(), Some(0));
+    course.aim(now, Some(aim(0, 7)));
+    assert_eq!(course.awaits_keyframe(now), Some(0));
     assert_eq!(feed(&mut course, 12), Step::Skip);
     assert_eq!(feed(&mut course, 10), Step::Skip, "a key frame from before the pause, repaired late");
     assert!(matches!(feed(&mut course, 20), Step::Send(_)));
 }
 
 #[test]
+fn what_overtakes_the_first_packet_of_a_key_frame_is_sent_behind_it() {
+    let mut packets: Vec<Sent> = stream(12, 3, 10).into_iter().filter(|sent| sent.encoding == 0).collect();
+    packets.swap(30, 32); // the parts of the second key frame, backwards
+    let (got, ..) = run(&packets[3..], &[(0, aim(0, 7))]);
+    let numbers: Vec<SeqNo> = got.sent.values().map(|sent| sent.number - 65_536).collect();
+    assert_eq!(numbers, [30, 31, 32, 33, 34, 35]);
+    let outgoing: Vec<SeqNo> = got.sent.keys().copied().collect();
+    assert!(outgoing.windows(2).all(|pair| pair[1] == pair[0] + 1), "{outgoing:?}");
+}
+
+#[test]
+fn a_part_of_a_picture_that_was_left_out_long_ago_does_not_go_out_when_it_is_repaired() {
+    let mut packets: Vec<Sent> = stream(40, 2, 100).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let late = packets.remove(10); // the first half of frame 5, temporal layer 2
+    packets.insert(34, late);
+    let (got, ..) = run(&packets, &[(0, aim(0, 0)), (12, aim(0, 7))]);
+    let five: Vec<_> = got.sent.iter().filter(|(_, sent)| sent.frame == 5).collect();
+    assert_eq!((five.len(), got.filled.len()), (0, 1), "{five:?}");
+    let mut ids: Vec<u16> = got.shapes.values().map(|(_, id)| *id).collect();
+    ids.dedup();
+    assert!(ids.windows(2).all(|pair| pair[1] == (pair[0] + 1) & 0x7fff), "{ids:?}");
+}
+
+#[test]
 fn a_gap_too_large_to_repair_stops_the_picture_until_a_key_frame() {
     let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
-    course.aim(Some(aim(0, 7)));
+    course.aim(now, Some(aim(0, 7)));
     let mut feed = |index: usize| course.project(now, &mut stream, &packets[index].incoming());
     assert!(matches!(feed(0), Step::Send(_)));
     assert_eq!((feed(150), feed(151)), (Step::Skip, Step::Skip));
     assert!(matches!(feed(300), Step::Send(_)));
+}
+
+#[test]
+fn a_key_frame_behind_a_gap_too_large_to_repair_goes_on_without_it() {
+    let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
+    course.aim(now, Some(aim(0, 7)));
+    let mut feed = |index: usize| course.project(now, &mut stream, &packets[index].incoming());
+    let [Step::Send(first), Step::Send(second)] = [feed(0), feed(300)] else { panic!("both are key frames") };
+    assert_eq!(second, first + 1, "nothing is waited for");
 }
 
 #[test]
@@ -245,11 +368,19 @@ proptest! {
         }
         let mut aims = vec![(0, aim(0, 7))];
         aims.extend(switches.into_iter().filter(|(at, ..)| *at > 0).map(|(at, encoding, t)| (at, aim(encoding, t))));
-        let (got, stream, course) = run(&packets, &aims);
+        let (got, stream, mut course) = run(&packets, &aims);
         let Some(first) = got.sent.keys().next().copied() else { return Ok(()) };
-        let holes = (first..=stream.highest_out)
-            .filter(|out| !got.sent.contains_key(out) && !got.filled.contains(out));
+        let holes: Vec<SeqNo> = (first..=stream.highest_out)
+            .filter(|out| !got.sent.contains_key(out) && !got.filled.contains(out))
+            .collect();
         for hole in holes {
+            // What came before its picture could begin is given to who asks for it.
+            let came = |encoding, number| {
+                packets.iter().find(|p| (p.encoding, p.number) == (encoding, number)).map(Sent::incoming)
+            };
+            if course.lookup(&stream, low16(hole), (1_000, 30), came).is_some() {
+                continue;
+            }
             // Nothing but a place that is kept for a packet that never came, or came after its encoding was left.
             let before = got.sent.range(..hole).next_back().map(|(_, sent)| *sent).expect("the first is sent");
             let known = missing.iter().any(|(encoding, _)| *encoding == before.encoding);

@@ -33,7 +33,7 @@ pub(crate) async fn config(
     if web.hub.settings.ssrc_rewriting {
         flags["ssrcRewritingEnabled"] = true.into();
     }
-    let config = json!({
+    let mut config = json!({
         "hosts": { "domain": domains.main, "muc": muc },
         "websocket": format!("{}{prefix}/xmpp-websocket", origin.websocket()),
         "bosh": format!("{}{prefix}/http-bind", origin.http()),
@@ -47,6 +47,9 @@ pub(crate) async fn config(
         "analytics": {},
         "prejoinConfig": { "enabled": true },
     });
+    if web.hub.settings.conference.opus_red {
+        config["enableOpusRed"] = true.into();
+    }
     script(&format!("var config = {config};\n"))
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::key::Key;
-use super::value::{AddressMapping, FromToml, LogFormat, OfferedChannel};
+use super::value::{AddressMapping, FromToml, LogFormat, OfferedChannel, SizeLimit};
 use super::{ConfigError, Layers};
 
 /// Declares the keys: makes the checked `Config` and the table `KEYS` out of one list.
@@ -89,8 +89,15 @@ keys! {
 
     /// Only so many people are heard at once, the loudest; 0: everybody. In rooms of a hundred, 5 saves everybody's bandwidth.
     media_loudest = "media.loudest": u16 = "0";
+    /// Offers redundant sound (RED, RFC 2198) to clients that take it: losses are heard less, at twice the bandwidth of sound.
+    media_red = "media.red": bool = "false";
     /// Nobody gets more pictures at once than this; 0: as many as they ask for.
     media_last_n = "media.last_n": u32 = "0";
+    /// The same for meetings of some size: "30=15" means that with 30 people or more nobody gets more than 15 pictures.
+    media_last_n_by_size = "media.last_n_by_size": Vec<SizeLimit> = "";
+    /// Percent of a worker's time. Above it for ten seconds everybody on that worker gets fewer pictures, a quarter less each minute,
+    /// and more again when there is room. 0: never.
+    media_overload = "media.overload": u16 = "95";
 
     /// People of one room on one worker before its next ones go to another; 0: a room never has more than one. Going
     /// over costs a copy of each packet for each worker, so rooms that one core can carry should stay there.

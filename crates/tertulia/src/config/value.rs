@@ -82,6 +82,7 @@ textual! {
     IpAddr, "an IP address such as \"192.0.2.1\"", ToString::to_string;
     PathBuf, "a path", |path| path.display().to_string();
     AddressMapping, "an IP address, or \"public=local\"", ToString::to_string;
+    SizeLimit, "two numbers such as \"30=15\"", ToString::to_string;
     LogFormat, "\"text\" or \"json\"", |format| match format { LogFormat::Text => "text".into(), LogFormat::Json => "json".into() };
     OfferedChannel, "\"websocket\", \"datachannel\" or \"both\"", |channel| channel.as_str().into();
 }
@@ -129,6 +130,31 @@ impl std::fmt::Display for AddressMapping {
             Some(local) => write!(f, "{}={local}", self.public),
             None => self.public.fmt(f),
         }
+    }
+}
+
+/// A limit for meetings of this size and above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SizeLimit {
+    /// From so many people on.
+    pub(crate) people: usize,
+    /// Most pictures that anybody gets.
+    pub(crate) last_n: u32,
+}
+
+impl std::str::FromStr for SizeLimit {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (people, last_n) = text.split_once('=').ok_or(())?;
+        let people = people.trim().parse().map_err(drop)?;
+        Ok(Self { people, last_n: last_n.trim().parse().map_err(drop)? })
+    }
+}
+
+impl std::fmt::Display for SizeLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.people, self.last_n)
     }
 }
 
@@ -191,6 +217,14 @@ mod tests {
         let value = Vec::<SocketAddr>::read_text("127.0.0.1:1, [::1]:2");
         assert_eq!(Vec::<SocketAddr>::from_toml(&value).unwrap().len(), 2);
         assert_eq!(Vec::<String>::from_toml(&Vec::<String>::read_text("")).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn limits_by_size_are_pairs_of_numbers() {
+        let limits = Vec::<SizeLimit>::from_toml(&Vec::<SizeLimit>::read_text("20=20, 30 = 15")).unwrap();
+        assert_eq!(limits[1], SizeLimit { people: 30, last_n: 15 });
+        assert_eq!(limits[1].to_string(), "30=15");
+        assert!("30".parse::<SizeLimit>().is_err() && "30=-1".parse::<SizeLimit>().is_err());
     }
 
     #[test]

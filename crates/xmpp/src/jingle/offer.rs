@@ -29,6 +29,9 @@ pub struct Offer<'a> {
     pub capabilities: Capabilities,
     /// Whether it reads sources as JSON.
     pub json_sources: bool,
+    /// Whether anybody is offered redundant sound: then nobody is asked for the redundancy that Opus has of its own, as it would be sent
+    /// twice. Who is offered it is said by the capabilities.
+    pub opus_red: bool,
     /// Everybody's sources, the bridge's own included, simulcast stripped.
     pub sources: &'a [(Owner, SourceSet)],
     /// Whether it is asked to start muted: audio, video.
@@ -95,7 +98,9 @@ impl Offer<'_> {
         let extensions = extensions.map(|row| {
             Element::new("rtp-hdrext", ns::HDREXT).with_attr("id", row.id.to_string()).with_attr("uri", row.uri)
         });
-        let payloads = PAYLOAD_TYPES.iter().filter(|row| row.kind == kind).flat_map(|row| self.payload_types(row));
+        let rows = PAYLOAD_TYPES.iter().filter(|row| row.kind == kind);
+        let rows = rows.filter(|row| row.codec != profile::Codec::Red || self.capabilities.opus_red);
+        let payloads = rows.flat_map(|row| self.payload_types(row));
         match kind {
             MediaKind::Audio => {
                 description.set_attr("maxptime", "60");
@@ -118,9 +123,11 @@ impl Offer<'_> {
             codec.set_attr("channels", row.channels.to_string());
         }
         let parameter = |(name, value): &(&str, &str)| {
-            Element::new("parameter", ns::JINGLE_RTP).with_attr("name", *name).with_attr("value", *value)
+            let name = Some(*name).filter(|name| !name.is_empty());
+            Element::new("parameter", ns::JINGLE_RTP).with_attr_opt("name", name).with_attr("value", *value)
         };
-        let codec = codec.with_children(row.parameters.iter().map(parameter)).with_children(self.feedback(row));
+        let parameters = row.parameters.iter().filter(|(name, _)| !self.opus_red || *name != "useinbandfec");
+        let codec = codec.with_children(parameters.map(parameter)).with_children(self.feedback(row));
         let Some(rtx) = row.rtx.filter(|_| self.capabilities.rtx) else { return vec![codec] };
         let mut retransmissions =
             payload_element(&rtx.to_string(), "rtx", row.clock_rate).with_child(parameter(&("apt", &number)));
@@ -134,7 +141,7 @@ impl Offer<'_> {
     fn feedback(&self, row: &PayloadType) -> Vec<Element> {
         let list: &[profile::Feedback] = match row.codec {
             profile::Codec::Opus => &[TRANSPORT_CC],
-            profile::Codec::TelephoneEvent => &[],
+            profile::Codec::Red | profile::Codec::TelephoneEvent => &[],
             _ => VIDEO_FEEDBACK,
         };
         list.iter().filter(|fb| **fb != TRANSPORT_CC || self.capabilities.transport_cc).map(feedback_element).collect()
@@ -332,6 +339,7 @@ mod tests {
             channel_url: "wss://meet.example/colibri-ws/b/1/a?pwd=p",
             capabilities,
             json_sources,
+            opus_red: capabilities.opus_red,
             sources: &[bridge_sources(feedback)],
             start_muted: (false, false),
         }
@@ -359,6 +367,25 @@ mod tests {
         let text = offer(true, Capabilities { rtx: false, transport_cc: false, ..FULL }).to_string();
         assert!(!text.contains("rtx") && !text.contains("transport-cc") && !text.contains("transport-wide-cc"));
     }
+
+    #[test]
+    fn redundant_sound_is_offered_before_opus_to_those_who_take_it() {
+        let audio = |capabilities| {
+            let jingle = offer(true, capabilities);
+            let content = jingle.child("content", ns::JINGLE).unwrap();
+            let description = content.child("description", ns::JINGLE_RTP).unwrap();
+            let rows = description.children().filter(|child| child.is("payload-type", ns::JINGLE_RTP));
+            rows.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let (with, without) = (audio(Capabilities { opus_red: true, ..FULL }), audio(FULL));
+        let red = "<payload-type xmlns='urn:xmpp:jingle:apps:rtp:1' id='112' name='red' clockrate='48000' channels='2'>\
+                   <parameter value='111/111'/></payload-type>";
+        assert_eq!(with[0], red);
+        assert_eq!((with.len(), without.len()), (3, 2));
+        assert!(without[0].contains("useinbandfec") && !with[1].contains("useinbandfec"));
+        assert!(with[1].contains("minptime") && with[1].contains("transport-cc"));
+    }
+
     #[test]
     fn a_data_channel_is_offered_to_those_who_can_and_the_others_keep_their_websocket() {
         let with = |channels, json, capabilities| {

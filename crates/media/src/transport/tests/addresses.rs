@@ -229,3 +229,24 @@ fn whoever_travels_is_followed_and_the_addresses_left_behind_are_given_up() {
     assert!(pair.bridge_events.contains(&Event::AddressLeft(elsewhere(3))));
     assert!(pair.bridge.ice.addresses.len() <= 16 && pair.media_reaches_the_bridge(1));
 }
+
+#[test]
+fn a_restart_lets_in_whoever_has_shown_too_many_addresses() {
+    let mut pair = Pair::connected();
+    pair.bridge.ice.shown = 1_000;
+    pair.client_address = elsewhere(1);
+    pair.run(Duration::from_secs(10));
+    assert_ne!(pair.remote(), Some(elsewhere(1)));
+    let (bridge_ice, client_ice) = (ice_credentials(), ice_credentials());
+    let (now, generation) = (pair.now, pair.bridge.restart_ice(pair.now, bridge_ice.clone()));
+    pair.act(|pair, net| {
+        pair.client.restart_ice(now, client_ice.clone());
+        pair.client.set_remote(now, &bridge_ice, None, Some(generation), net, &mut pair.client_events);
+        if let Some((second, _)) = &mut pair.client.ice.second {
+            second.add_remote_candidate(is::Candidate::host(BRIDGE.parse().unwrap(), is::Protocol::Udp).unwrap());
+        }
+        pair.bridge.set_remote(now, &client_ice, None, Some(generation), net, &mut pair.bridge_events);
+    });
+    pair.run(Duration::from_secs(2));
+    assert_eq!(pair.remote(), Some(elsewhere(1)));
+}

@@ -374,7 +374,7 @@ fn a_wish_for_larger_pictures_is_granted_across_workers() {
 #[test]
 fn a_request_for_a_key_frame_crosses() {
     let mut world = World::of(4);
-    world.film(40);
+    world.film(80); // the last one is more than a second ago
     let mut complaint = Writer::default();
     complaint.picture_loss(1, 101);
     let mut packet = complaint.bytes().to_vec();

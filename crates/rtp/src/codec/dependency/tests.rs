@@ -324,6 +324,23 @@ fn targets_that_the_sender_switches_off_are_no_layers() {
 }
 
 #[test]
+fn a_target_that_rests_since_the_key_frame_is_replaced_by_the_best_below_it() {
+    let mut inspector = Inspector::default();
+    let mut sender = Sender::new(key_svc(0), 0);
+    let [mut lowest, ..] = sender.picture(true);
+    lowest.active_targets = Some(0b000_000_111);
+    assert_eq!(inspect(&mut inspector, &lowest).highest_spatial, 0);
+    let [lowest, middle, _] = sender.picture(false);
+    let info = inspect(&mut inspector, &lowest);
+    assert!(info.present.contains(Layer::new(0, 2)) && info.present.contains(Layer::HIGHEST));
+    let back = Draft { active_targets: Some(0b000_111_111), ..middle };
+    inspect(&mut inspector, &back);
+    let [lowest, middle, _] = sender.picture(false).map(|draft| inspect(&mut inspector, &draft));
+    assert!(middle.present.contains(Layer::HIGHEST) && !lowest.present.contains(Layer::HIGHEST));
+    assert_eq!(middle.highest_spatial, 1);
+}
+
+#[test]
 fn a_frame_that_nobody_refers_to_may_be_dropped() {
     let mut inspector = Inspector::default();
     let mut sender = Sender::new(key_svc(0), 0);
@@ -337,10 +354,39 @@ fn a_frame_that_nobody_refers_to_may_be_dropped() {
 #[test]
 fn a_template_of_a_lost_structure_leaves_what_the_payload_says() {
     let mut inspector = Inspector::default();
-    let draft = Draft { start: true, template_id: 3, ..Draft::default() };
+    let draft = Draft { start: true, template_id: 3, frame_number: 9, ..Draft::default() };
     let info = inspect(&mut inspector, &draft);
-    assert_eq!((info.present, info.starts_keyframe, info.frame_number), (LayerMask::ALL, false, None));
+    assert_eq!((info.present, info.starts_keyframe, info.frame_number), (LayerMask::ALL, false, Some(9)));
     assert_eq!(inspector.layers().count(), 0);
+    let vp9 = inspector.inspect(Codec::Vp9, &[0x8c, 0], true, Some(&draft.write()));
+    assert!(vp9.starts_keyframe && !vp9.needs_structure, "such a payload tells enough");
+}
+
+#[test]
+fn what_came_before_its_structure_is_told_when_the_structure_comes() {
+    let mut inspector = Inspector::default();
+    let mut old = Sender::new(key_svc(0), 0);
+    old.picture(true).iter().for_each(|draft| {
+        inspect(&mut inspector, draft);
+    });
+    let mut new = Sender::new(key_svc(12), old.picture);
+    let [first, middle, _] = new.picture(true);
+    assert!(inspect(&mut inspector, &middle).needs_structure);
+    assert!(!inspect(&mut inspector, &old.picture(false)[1]).needs_structure, "its structure is known");
+    inspect(&mut inspector, &first);
+    let told = inspect(&mut inspector, &middle);
+    assert_eq!((told.needs_structure, told.layer.spatial()), (false, 1));
+    assert!(!told.present.contains(Layer::new(0, 2)));
+}
+
+#[test]
+fn nothing_waits_for_a_structure_that_cannot_be_read() {
+    let mut inspector = Inspector::default();
+    let mut sender = Sender::new(key_svc(0), 0);
+    let whole = sender.picture(true)[0].write();
+    inspector.inspect(Codec::Av1, &[0x18, 0], true, Some(&whole[..whole.len() - 8]));
+    let info = inspect(&mut inspector, &sender.picture(false)[0]);
+    assert_eq!((info.needs_structure, info.present), (false, LayerMask::ALL));
 }
 
 #[test]
@@ -547,7 +593,8 @@ proptest! {
             prop_assert_eq!(parse(&bytes[..len], &structure), None);
             let mut inspector = Inspector::default();
             let info = inspector.inspect(Codec::Av1, &[0x10], false, Some(&bytes[..len]));
-            prop_assert_eq!((info.frame_number, inspector.layers().count()), (None, 0));
+            let head = Head::parse(&bytes[..len]).map(|head| head.frame_number);
+            prop_assert_eq!((info.frame_number, info.templates, inspector.layers().count()), (head, None, 0));
         }
     }
 

@@ -56,9 +56,9 @@ struct Room {
 impl Room {
     fn of(shards: usize, people: u32) -> Self {
         let feedback = FeedbackSsrcs { audio: Ssrc(1_000_001), video: Ssrc(1_000_002) };
-        let policy = Policy { loudest: Some(1), last_n: None };
+        let policy = Policy { loudest: Some(1), ..Policy::default() };
         let part = |own: usize| {
-            let mut conference = Conference::new(ConferenceId(1), feedback, policy, own as u64);
+            let mut conference = Conference::new(ConferenceId(1), feedback, policy.clone(), own as u64);
             conference.set_shard(shard(own), shard(0));
             Part { conference, sink: Sink::default(), out: Vec::new() }
         };

@@ -265,7 +265,7 @@ impl Path {
         }
         while self.feedbacks.peek().is_some_and(|Reverse((at_us, _))| *at_us <= self.now_us) {
             let Reverse((_, feedback)) = self.feedbacks.pop().unwrap();
-            self.estimator.handle_feedback(self.now(), &feedback);
+            self.estimator.handle_feedback(self.now(), &feedback, |_| {});
         }
     }
 
