@@ -76,7 +76,9 @@ impl Voice {
         let started = *self.started.get_or_insert(now);
         self.last = Some(now);
         let interval = if self.speaking { SPEAKING } else { SILENT };
-        self.next = Some((due + interval).max(now));
+        // Whoever was held up goes on from here: no two packets are of one time.
+        let next = due + interval;
+        self.next = Some(if next > now { next } else { now + interval });
         let ticks = now.duration_since(started).as_micros() * CLOCK_RATE / 1_000_000;
         let mut payload = vec![TABLE_OF_CONTENTS];
         Stamp::of_sound(self.source, self.count, clock.micros(now)).write(&mut payload);
