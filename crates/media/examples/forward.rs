@@ -24,6 +24,8 @@ const CAMERA: u32 = 1;
 const RTX: u32 = 11;
 /// Bytes of one packet's payload: with headers and trailer about 1200, what browsers fill.
 const PAYLOAD_LEN: usize = 1_140;
+/// Turns before anything is measured: two seconds and some.
+const WARM_UP_TURNS: usize = 110;
 /// Rounds of one measurement; the median is shown.
 const ROUNDS: usize = 7;
 
@@ -123,7 +125,24 @@ impl Stage {
         let group = SourceGroup { semantics: GroupSemantics::Fid, kind: MediaKind::Video, ssrcs };
         let sources = SourceSet { sources: vec![source(CAMERA), source(RTX)], groups: vec![group] };
         world.request(BridgeRequest::SetSources { endpoint, sources });
-        Self { world, run, receivers, sequence: 0, frame: 0 }
+        let mut stage = Self { world, run, receivers, sequence: 0, frame: 0 };
+        stage.warm_up();
+        stage
+    }
+
+    /// Decides who gets the camera, and lets so much time pass that receivers that never answer count as such: until then their paths are
+    /// not trusted.
+    fn warm_up(&mut self) {
+        let mut gone = Gone::default();
+        for _ in 0..10 {
+            self.world.now += Duration::from_millis(20);
+            self.world.worker.on_timeout(self.world.now, &mut gone);
+        }
+        for _ in 0..WARM_UP_TURNS {
+            let from = self.world.clients[0].address;
+            let mut frames = vec![self.frame()];
+            work(&mut self.world, from, &mut frames, &mut gone);
+        }
     }
 
     /// So many turns of one frame each. Returns the thread's time and what was sent; all was, or this panics.

@@ -34,6 +34,9 @@ pub(crate) struct Stream {
 pub(crate) struct Last {
     pub(crate) at: Instant,
     pub(crate) out: SeqNo,
+    /// What came in under it.
+    pub(crate) encoding: u8,
+    pub(crate) number: SeqNo,
     pub(crate) timestamp: u32,
     pub(crate) picture_id: u16,
     pub(crate) frame_number: u16,

@@ -139,6 +139,8 @@ impl Segment {
         stream.last = Some(Last {
             at: now,
             out,
+            encoding: packet.encoding,
+            number: packet.number,
             timestamp: packet.timestamp.wrapping_add(self.timestamp_by),
             picture_id: packet.info.picture.unwrap_or(0).wrapping_add(by),
             frame_number: packet.info.frame_number.unwrap_or(0).wrapping_add(self.shifts.frame_number_by),
@@ -192,7 +194,8 @@ impl AudioCourse {
         if out > stream.highest_out {
             stream.highest_out = out;
             let timestamp = timestamp.wrapping_add(timestamp_by);
-            stream.last = Some(Last { at: now, out, timestamp, picture_id: 0, frame_number: 0, tl0: 0 });
+            let (encoding, picture_id, frame_number, tl0) = (0, 0, 0, 0);
+            stream.last = Some(Last { at: now, out, encoding, number, timestamp, picture_id, frame_number, tl0 });
         }
         Some((low16(out), timestamp_by))
     }
@@ -209,6 +212,15 @@ impl AudioCourse {
 }
 
 impl VideoCourse {
+    /// The course of a stream that carried this source before: it does not begin with anything older than what went out then.
+    pub(crate) fn resuming(stream: &Stream) -> Self {
+        let mut course = Self::default();
+        if let Some(last) = stream.last {
+            course.newest[usize::from(last.encoding) % ENCODINGS_MAX] = last.number;
+        }
+        course
+    }
+
     /// Sets what should be forwarded. `None` stops at once; anything else goes on until a frame allows the switch.
     pub(crate) fn aim(&mut self, now: Instant, aim: Option<Aim>) {
         if self.aim != aim {

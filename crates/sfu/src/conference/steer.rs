@@ -12,7 +12,7 @@ use crate::egress::Output;
 use crate::endpoint::Endpoint;
 use crate::source::Source;
 use crate::stream::SLOTS_MAX;
-use crate::subscription::{Aim, AudioCourse, Course, Subscription};
+use crate::subscription::{Aim, AudioCourse, Course, Subscription, VideoCourse};
 
 /// Decisions on one source for one receiver in one tick, which takes some 10 ms. Packets wait meanwhile: a thousand receivers of a
 /// thousand cameras at once would keep them for a fifth of a second, at each join, leave and change of speaker.
@@ -138,7 +138,9 @@ impl Conference {
         let Some(taken) = endpoint.streams.take(now, MediaKind::Video, index, own, || random.next()) else {
             return false;
         };
-        let course = Course::Video(Box::default());
+        // The same source under the same SSRC as before, or one after the other.
+        let course = if taken.announce { VideoCourse::default() } else { VideoCourse::resuming(&taken.stream) };
+        let course = Course::Video(Box::new(course));
         source.subscribe(Subscription { receiver: place, stream: taken.stream, course });
         taken.announce
     }

@@ -312,6 +312,21 @@ fn a_key_frame_behind_a_gap_too_large_to_repair_goes_on_without_it() {
 }
 
 #[test]
+fn a_subscription_that_comes_back_begins_with_nothing_older_than_what_went_out() {
+    let packets: Vec<Sent> = stream(21, 1, 10).into_iter().filter(|sent| sent.encoding == 0).collect();
+    let (mut stream, now) = (Stream::new(7, None, 0), Instant::now());
+    let mut before = VideoCourse::default();
+    before.aim(now, Some(aim(0, 7)));
+    for packet in [&packets[0], &packets[12]] {
+        before.project(now, &mut stream, &packet.incoming());
+    }
+    let mut course = VideoCourse::resuming(&stream);
+    course.aim(now, Some(aim(0, 7)));
+    assert_eq!(course.project(now, &mut stream, &packets[10].incoming()), Step::Skip, "a key frame repaired late");
+    assert!(matches!(course.project(now, &mut stream, &packets[20].incoming()), Step::Send(_)));
+}
+
+#[test]
 fn a_receiver_may_ask_three_times_in_ten_seconds() {
     let (mut course, now) = (VideoCourse::default(), Instant::now());
     let asked = (0..10).filter(|n| course.may_ask_keyframe(now + Duration::from_secs(*n))).count();
