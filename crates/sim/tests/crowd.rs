@@ -94,14 +94,17 @@ impl Crowd {
         let inside = self.inside.clone();
         let connected = |sim: &Sim| inside.iter().all(|person| sim.participant(*person).is_connected());
         assert!(self.sim.run_until(Duration::from_secs(40), connected).is_some(), "somebody never connects");
-        self.sim.run_for(Duration::from_secs(10));
         for person in &self.inside {
             let participant = self.sim.participant(*person);
-            let nick = participant.nick();
-            assert_eq!(participant.occupants().count(), PEOPLE - 1, "{nick} does not know everybody");
-            let seen = self.sim.seen_by(*person).iter().filter(|name| name.ends_with("-v0")).count();
-            // Three frames a second on a bad line: one or two people may just be standing still.
-            assert!(seen >= PEOPLE - 5, "{nick} sees {seen}");
+            assert_eq!(participant.occupants().count(), PEOPLE - 1, "{} does not know everybody", participant.nick());
+        }
+        // Three frames a second on a bad line: a few people may just be standing still. Whose path seemed narrow needs time to find it wide.
+        let seen = |sim: &Sim, person: PersonId| {
+            sim.seen_by(person).iter().filter(|name| name.ends_with("-v0")).count() >= PEOPLE - 5
+        };
+        for person in inside {
+            let sees = self.sim.run_until(Duration::from_secs(40), |sim| seen(sim, person));
+            assert!(sees.is_some(), "{} sees {:?}", self.sim.participant(person).nick(), self.sim.seen_by(person));
         }
     }
 
