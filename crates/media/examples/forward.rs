@@ -74,7 +74,6 @@ fn measure(receivers: usize, run: usize, turns: usize) {
 fn count_instructions() {
     assert!(provider::choose(Provider::Ring), "nothing was sealed before");
     let mut stage = Stage::new(20, 4);
-    stage.round(10);
     let (_, sent) = stage.round(50);
     println!("datagrams {}", sent.datagrams);
 }
@@ -141,7 +140,7 @@ impl Stage {
         for _ in 0..WARM_UP_TURNS {
             let from = self.world.clients[0].address;
             let mut frames = vec![self.frame()];
-            work(&mut self.world, from, &mut frames, &mut gone);
+            turns_of(&mut self.world, from, &mut frames, &mut gone);
         }
     }
 
@@ -178,6 +177,11 @@ impl Stage {
 /// What is measured: nothing else is, so it is not to be inlined.
 #[inline(never)]
 fn work(world: &mut World, from: SocketAddr, frames: &mut [Vec<Vec<u8>>], gone: &mut Gone) {
+    turns_of(world, from, frames, gone);
+}
+
+/// One turn for each frame.
+fn turns_of(world: &mut World, from: SocketAddr, frames: &mut [Vec<Vec<u8>>], gone: &mut Gone) {
     for frame in frames {
         world.now += Duration::from_millis(33);
         for packet in frame {
