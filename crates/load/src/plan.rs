@@ -48,6 +48,16 @@ impl Plan {
         })
     }
 
+    /// One room in which one sends and everybody sees him small: joining is to be measured, not what the clients can take.
+    pub(crate) fn storm(people: u32) -> Self {
+        Self::each_room(1, |plan, room| {
+            plan.add(Person { camera: true, voice: Some(true), ..listener(room) });
+            for _ in 0..people {
+                plan.add(Person { others: THUMBNAIL_HEIGHT, ..listener(room) });
+            }
+        })
+    }
+
     /// Rooms in which everybody has a camera and sees one person large and others small.
     pub(crate) fn gallery(rooms: u32, people: u32, last_n: i32) -> Self {
         Self::each_room(rooms, |plan, room| {

@@ -265,7 +265,7 @@ fn climb(meeting: &mut Meeting, manner: Manner<'_>, record: &mut Record) -> io::
 /// Everybody joins while somebody sends.
 fn join_storm(people: u32, within: u32, manner: Manner<'_>) -> io::Result<Record> {
     let mut record = Record::new("join-storm", json!({ "people": people, "within_s": within }));
-    let mut meeting = Meeting::start(manner.program, Plan::stage(1, people), manner.how, manner.seed)?;
+    let mut meeting = Meeting::start(manner.program, Plan::storm(people), manner.how, manner.seed)?;
     meeting.join(0..1, 1)?;
     meeting.tell(|| Order::Send(u32::MAX));
     meeting.pump(manner.pace.warm_up)?;

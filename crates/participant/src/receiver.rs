@@ -200,7 +200,11 @@ impl VideoReceiver {
                 self.highest = Some(sequence);
                 self.holes = self.holes.split_off(&sequence.saturating_sub(REMEMBERED));
             }
-            Some(_) => self.report.missing -= u64::from(self.holes.remove(&sequence)),
+            // What fills a hole may belong to a source that the report is not of any more.
+            Some(_) => {
+                let filled = u64::from(self.holes.remove(&sequence));
+                self.report.missing = self.report.missing.saturating_sub(filled);
+            }
             None => self.highest = Some(sequence),
         }
     }

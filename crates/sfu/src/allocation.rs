@@ -22,6 +22,9 @@ use menu::Menu;
 /// How far the bandwidth may be exceeded for a shared screen on stage: one that comes late is better than one that
 /// cannot be read.
 const OVERSEND_MAX_BPS: u64 = 500_000;
+/// The same for the first picture in its lowest layer, once it is there: losses in bursts bring an estimate down to nothing for a moment, and
+/// a picture that ends for it waits for a key frame when it may come back.
+const KEEP_MAX_BPS: u64 = 100_000;
 
 /// A source as a receiver could have it.
 #[derive(Debug, Clone, Copy)]
@@ -200,6 +203,11 @@ impl Walk<'_> {
         }
         for item in items.iter_mut().filter(|item| item.target.is_none()) {
             self.try_step(item);
+        }
+        if let Some(first) = items.first_mut().filter(|first| first.target.is_none() && first.leeway.held.is_some())
+            && let Some(lowest) = first.next()
+        {
+            self.try_raise(first, lowest, KEEP_MAX_BPS);
         }
         let mut height = 0;
         while let Some(next) = self.next_height(items, height) {

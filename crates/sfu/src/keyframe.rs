@@ -64,7 +64,8 @@ pub(crate) struct KeyframeRequests {
     after_loss: EncodingSet,
     /// The last request for any encoding.
     last_request: Option<Instant>,
-    /// When the last key frame of any encoding came that had been asked for.
+    /// When the last key frame of any encoding came that had been asked for by those who can wait. One for somebody who starts does not
+    /// count: what he starts with is seldom what he is to see, because senders switch off what nobody watches.
     last_answer: Option<Instant>,
     encodings: [Asked; ENCODINGS_MAX],
 }
@@ -106,11 +107,12 @@ impl KeyframeRequests {
 
     /// A key frame of `encoding` begins to come in.
     pub(crate) fn keyframe_arrived(&mut self, now: Instant, encoding: usize) {
+        let patient = self.to_switch.contains(encoding) || self.after_loss.contains(encoding);
         self.to_start.remove(encoding);
         self.to_switch.remove(encoding);
         self.after_loss.remove(encoding);
         if let Some(asked) = self.encodings.get_mut(encoding) {
-            if asked.unanswered > 0 {
+            if patient && asked.unanswered > 0 {
                 self.last_answer = Some(now);
             }
             *asked = Asked { at: asked.at, keyframe: Some(now), ..Asked::default() };
@@ -200,6 +202,21 @@ mod tests {
         assert_eq!(times[0], 0, "the first does not wait");
         assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 200), "{times:?}");
         assert!(times.windows(2).skip(3).all(|pair| pair[1] - pair[0] >= 1_000), "nobody answers: {times:?}");
+    }
+
+    #[test]
+    fn what_somebody_starts_with_does_not_delay_what_he_is_to_see() {
+        let start = Instant::now();
+        let mut requests = KeyframeRequests::default();
+        requests.want_start(0);
+        assert!(!requests.take_due(start, ANSWER).is_empty());
+        requests.keyframe_arrived(start + ms(100), 0);
+        requests.want_switch(2);
+        assert_eq!(requests.take_due(start + ms(250), ANSWER).iter().collect::<Vec<_>>(), [2]);
+        requests.keyframe_arrived(start + ms(350), 2);
+        requests.want_switch(1);
+        assert!(requests.take_due(start + ms(1_300), ANSWER).is_empty(), "the next one waits for its second");
+        assert!(!requests.take_due(start + ms(1_360), ANSWER).is_empty());
     }
 
     #[test]

@@ -7,6 +7,9 @@ use tertulia_rtp::codec::{FrameInfo, Layer, LayerMask};
 /// A window is cut into so many buckets.
 const BUCKETS: usize = 5;
 const BUCKET: Duration = Duration::from_millis(200);
+/// What has just begun is measured over no less than this: its key frame is as much as several other frames, and one frame says nothing of how
+/// many will come.
+const YOUNG: Duration = Duration::from_millis(400);
 /// Own layers that are told apart: three spatial times three temporal, and some.
 const LAYERS_MAX: usize = 12;
 
@@ -35,6 +38,7 @@ pub(crate) struct Cost {
     pub(crate) layer: Layer,
     /// With everything it needs.
     pub(crate) bps: u64,
+    /// 0 when it began too short a time ago to know.
     pub(crate) frames_per_second: u16,
 }
 
@@ -70,8 +74,8 @@ impl Rates {
         // The window reaches back over the full buckets; what has just begun is measured over its own time.
         let window = BUCKET * (BUCKETS as u32 - 1) + now.saturating_duration_since(since);
         all.iter().filter(|own| own.sum() > 0).map(move |own| {
-            let age = now.saturating_duration_since(own.began).max(BUCKET);
-            let window_ms = u64::try_from(window.min(age).as_millis()).unwrap_or(1).max(1);
+            let age = now.saturating_duration_since(own.began);
+            let window_ms = u64::try_from(window.min(age.max(YOUNG)).as_millis()).unwrap_or(1).max(1);
             let needed = all.iter().filter(|other| other.present.contains(own.layer));
             let (bytes, frames) = needed.fold((0u64, 0u64), |(bytes, frames), other| {
                 let same = other.layer.spatial() == own.layer.spatial();
@@ -80,7 +84,11 @@ impl Rates {
             Cost {
                 layer: own.layer,
                 bps: bytes * 8_000 / window_ms,
-                frames_per_second: u16::try_from((frames * 1_000).div_ceil(window_ms)).unwrap_or(u16::MAX),
+                frames_per_second: if age < YOUNG {
+                    0
+                } else {
+                    u16::try_from((frames * 1_000).div_ceil(window_ms)).unwrap_or(u16::MAX)
+                },
             }
         })
     }
@@ -144,7 +152,9 @@ mod tests {
     fn what_stops_costs_nothing_after_a_second() {
         let (mut rates, start) = (Rates::default(), Instant::now());
         rates.count(start, &frame(0), 1_000);
-        assert_eq!(rates.costs(start + Duration::from_millis(100)).next().map(|cost| cost.bps), Some(40_000));
+        assert_eq!(rates.costs(start + Duration::from_millis(100)).next().map(|cost| cost.bps), Some(20_000));
+        assert_eq!(rates.costs(start + Duration::from_millis(100)).next().map(|cost| cost.frames_per_second), Some(0));
+        assert_eq!(rates.costs(start + YOUNG).next().map(|cost| cost.frames_per_second), Some(3), "2.5, rounded up");
         assert_eq!(rates.costs(start + Duration::from_millis(1_200)).next(), None);
     }
 }

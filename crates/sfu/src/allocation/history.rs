@@ -10,6 +10,9 @@ use crate::constraints::{Constraints, Limit};
 
 /// A source goes up no sooner after its last change: each change of size costs its sender a key frame, and shows.
 const RISE_GAP: Duration = Duration::from_secs(2);
+/// What a receiver asked for may come in steps for so long, each as soon as it is offered: senders switch off what nobody watches, and
+/// begin it layer by layer.
+const OFFER_PATIENCE: Duration = Duration::from_secs(2);
 /// Bandwidth that has to be there beyond what going up costs, in percent of that.
 const HEADROOM: u64 = 110;
 /// The same when anything had to come down lately, because what is left over tempts the next source just as well. An
@@ -55,6 +58,8 @@ struct Memory {
     terms: Option<(Limit, bool)>,
     /// Encoding and layer that it got.
     held: Option<(u8, u8)>,
+    /// When it was served under new terms last.
+    asked: Option<Instant>,
     rose: Option<Instant>,
     fell: Option<Instant>,
 }
@@ -156,6 +161,9 @@ impl History {
         target: Option<usize>,
     ) {
         let Some(memory) = self.sources.get_mut(source).and_then(Option::as_mut) else { return };
+        if leeway.is_fresh {
+            memory.asked = Some(now);
+        }
         if target > leeway.held {
             memory.rose = Some(now);
         } else if target < leeway.held && !leeway.is_fresh {
@@ -181,7 +189,7 @@ impl Memory {
     fn new(constraints: &Constraints, name: &SourceName) -> Self {
         let wish = Wish::read(constraints, name);
         let version = constraints.version();
-        Self { name: name.clone(), version, wish, terms: None, held: None, rose: None, fell: None }
+        Self { name: name.clone(), version, wish, terms: None, held: None, asked: None, rose: None, fell: None }
     }
 
     /// What it had, as a layer that is offered now: the same, a better one that costs no more, or what is left below.
@@ -195,7 +203,10 @@ impl Memory {
     }
 
     fn may_rise(&self, now: Instant) -> bool {
-        !is_within(self.rose, now, RISE_GAP) && !is_within(self.fell, now, RISE_GAP)
+        let rested = !is_within(self.rose, now, RISE_GAP) && !is_within(self.fell, now, RISE_GAP);
+        // Whoever fell since then was given it, and waits.
+        let is_due = is_within(self.asked, now, OFFER_PATIENCE) && self.fell.is_none_or(|fell| self.asked > Some(fell));
+        rested || is_due
     }
 }
 

@@ -264,6 +264,30 @@ fn down_at_once_and_up_after_a_while_with_headroom() {
 }
 
 #[test]
+fn what_was_asked_for_comes_as_soon_as_its_sender_offers_it() {
+    let mut receiver = Receiver::of(1).wishing(stage(&["a-v0"], 720));
+    let all = std::mem::take(&mut receiver.sent[0].layers);
+    receiver.sent[0].layers = all[..3].to_vec();
+    assert_eq!(receiver.at(0, Some(5_000)), [Some(2)]);
+    receiver.sent[0].layers = all[..6].to_vec();
+    assert_eq!(receiver.at(30, Some(5_000)), [Some(5)]);
+    receiver.sent[0].layers = all.clone();
+    assert_eq!(receiver.at(300, Some(5_000)), [Some(8)]);
+    assert_eq!(receiver.at(600, Some(600)), [Some(5)]);
+    assert_eq!(receiver.at(900, Some(5_000)), [Some(5)], "it was given that, and did not bear it");
+}
+
+#[test]
+fn the_first_picture_stays_in_its_least_layer_when_an_estimate_falls_to_nothing() {
+    let mut receiver = Receiver::of(2);
+    assert_eq!(receiver.fresh(0), [None, None]);
+    assert!(receiver.at(100, Some(1_000))[0].is_some());
+    assert_eq!(receiver.at(200, Some(0)), [Some(0), None]);
+    receiver.sent[0].layers.iter_mut().for_each(|layer| layer.bps *= 3);
+    assert_eq!(receiver.at(300, Some(0)), [None, None], "no more than that can bear");
+}
+
+#[test]
 fn what_never_came_down_rises_with_a_tenth_of_headroom_that_has_been_there_for_a_while() {
     let mut receiver = Receiver::of(1).wishing(tiles(720));
     assert_eq!(receiver.at(0, Some(1_000)), [Some(5)]);
