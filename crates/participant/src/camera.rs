@@ -234,16 +234,6 @@ mod tests {
     use super::*;
     use crate::coding::{Received, read};
 
-    const ALL: [Coding; 7] = [
-        Coding::Vp8,
-        Coding::Vp8L1T3,
-        Coding::Vp9L3T3Key,
-        Coding::Vp9L3T3,
-        Coding::Av1L1T3,
-        Coding::Av1L3T3Key,
-        Coding::H264,
-    ];
-
     fn camera(coding: Coding) -> Camera {
         let name = SourceName::parse("a-v0").unwrap();
         let ssrcs: Vec<(Ssrc, Ssrc)> = (1..4).map(|n| (Ssrc(n), Ssrc(10 + n))).collect();
@@ -264,7 +254,7 @@ mod tests {
 
     #[test]
     fn frames_of_every_codec_say_what_they_are_and_start_with_a_key() {
-        for coding in ALL {
+        for coding in Coding::ALL {
             let (mut camera, start) = (camera(coding), Instant::now());
             let streams = camera.encodings.len();
             let first = shoot(&mut camera, start, 0);

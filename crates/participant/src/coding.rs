@@ -40,6 +40,10 @@ pub enum Coding {
 }
 
 impl Coding {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Vp8, Self::Vp8L1T3, Self::Vp9L3T3Key, Self::Vp9L3T3, Self::Av1L1T3, Self::Av1L3T3Key, Self::H264];
+
     pub(crate) fn codec(self) -> Codec {
         match self {
             Self::Vp8 | Self::Vp8L1T3 => Codec::Vp8,

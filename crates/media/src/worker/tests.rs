@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use tertulia_model::{DtlsSetup, MediaKind, Source, SourceName, SourceSet, VideoType};
 
 #[derive(Default)]
-struct Log(Mutex<Vec<BridgeEvent>>);
+pub(super) struct Log(pub(super) Mutex<Vec<BridgeEvent>>);
 
 impl EventSink for Log {
     fn event(&self, event: BridgeEvent) {
@@ -17,7 +17,7 @@ impl EventSink for Log {
 
 /// Keeps what would be sent.
 #[derive(Default)]
-struct Sent(Vec<(SocketAddr, SocketAddr, Vec<u8>)>);
+pub(super) struct Sent(pub(super) Vec<(SocketAddr, SocketAddr, Vec<u8>)>);
 
 impl Flush for Sent {
     fn flush(&mut self, batch: &Batch) {

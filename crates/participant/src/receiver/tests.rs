@@ -5,16 +5,6 @@ use crate::camera::{Camera, VideoPacket};
 use crate::coding::Coding;
 use tertulia_model::Ssrc;
 
-const ALL: [Coding; 7] = [
-    Coding::Vp8,
-    Coding::Vp8L1T3,
-    Coding::Vp9L3T3Key,
-    Coding::Vp9L3T3,
-    Coding::Av1L1T3,
-    Coding::Av1L3T3Key,
-    Coding::H264,
-];
-
 /// Some pictures of one encoding, of several packets each, as they are sent, and what would judge them.
 fn shoot(coding: Coding, count: u64) -> (VideoReceiver, Vec<VideoPacket>) {
     shoot_as("a-v0", coding, count)
@@ -55,7 +45,7 @@ fn layer(coding: Coding, packet: &VideoPacket) -> Stamp {
 
 #[test]
 fn all_frames_of_all_codecs_decode_in_any_order_of_packets() {
-    for coding in ALL {
+    for coding in Coding::ALL {
         let (mut receiver, mut packets) = shoot(coding, 13);
         let now = Instant::now();
         packets[4..].reverse();
@@ -130,7 +120,7 @@ fn a_picture_without_its_upper_layers_ends_with_a_marker() {
 
 #[test]
 fn what_others_need_cannot_be_left_out() {
-    for coding in ALL {
+    for coding in Coding::ALL {
         let (mut receiver, mut packets) = shoot(coding, 13);
         packets.retain(|packet| layer(coding, packet).frame != 5); // T0 of the second group
         close_up(&mut packets);

@@ -185,23 +185,9 @@ impl Set {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{FULL, KBPS, simulcast};
     use super::*;
 
-    const KBPS: u64 = 1_000;
-
-    /// Three encodings of three temporal layers; rates in kbit/s.
-    fn simulcast(kbps: [u64; 9]) -> Vec<Layer> {
-        let layer = |index: usize| Layer {
-            encoding: u8::try_from(index / 3).unwrap(),
-            layer: u8::try_from(index % 3).unwrap(),
-            height: 180 << (index / 3),
-            fps: [7.5, 15.0, 30.0][index % 3],
-            bps: kbps[index] * KBPS,
-        };
-        (0..9).map(layer).collect()
-    }
-
-    const FULL: [u64; 9] = [50, 100, 150, 165, 330, 500, 660, 1_320, 2_000];
     const CAMERA: VideoType = VideoType::Camera;
     const SCREEN: VideoType = VideoType::Desktop;
 

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::constraints::{Change, Limit};
 
-const KBPS: u64 = 1_000;
+pub(super) const KBPS: u64 = 1_000;
 /// kbit/s of three encodings with three temporal layers each; indices 0 to 8.
-const FULL: [u64; 9] = [50, 100, 150, 165, 330, 500, 660, 1_320, 2_000];
+pub(super) const FULL: [u64; 9] = [50, 100, 150, 165, 330, 500, 660, 1_320, 2_000];
 
 #[derive(Debug)]
 struct Sent {
@@ -91,7 +91,8 @@ impl Receiver {
     }
 }
 
-fn simulcast(kbps: [u64; 9]) -> Vec<Layer> {
+/// Three encodings of three temporal layers; rates in kbit/s.
+pub(super) fn simulcast(kbps: [u64; 9]) -> Vec<Layer> {
     let layer = |index: usize| Layer {
         encoding: u8::try_from(index / 3).unwrap(),
         layer: u8::try_from(index % 3).unwrap(),

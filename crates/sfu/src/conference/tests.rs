@@ -134,8 +134,8 @@ impl Room {
     }
 }
 
-/// A camera of three layers, 100·n + 1…3, with RTX 11…13, and a microphone 50.
-fn sources(n: u32) -> SourceSet {
+/// A camera of three layers, 100·(n + 1) + 1…3, with RTX 11…13, and a microphone 50.
+pub(super) fn sources(n: u32) -> SourceSet {
     let base = 100 * (n + 1);
     let name = |letter| SourceName::parse(&format!("p{n}-{letter}0")).unwrap();
     let source = |ssrc, kind, letter| Signalled {

@@ -37,6 +37,20 @@ fn elsewhere(n: u32) -> SocketAddr {
     SocketAddr::new(std::net::Ipv4Addr::from(0x0a01_0000 + n).into(), 7_000)
 }
 
+/// Both start their ICE anew, and know of each other.
+fn restart(pair: &mut Pair) {
+    let (bridge_ice, client_ice) = (ice_credentials(), ice_credentials());
+    let (now, generation) = (pair.now, pair.bridge.restart_ice(pair.now, bridge_ice.clone()));
+    pair.act(|pair, net| {
+        pair.client.restart_ice(now, client_ice.clone());
+        pair.client.set_remote(now, &bridge_ice, None, Some(generation), net, &mut pair.client_events);
+        if let Some((second, _)) = &mut pair.client.ice.second {
+            second.add_remote_candidate(is::Candidate::host(BRIDGE.parse().unwrap(), is::Protocol::Udp).unwrap());
+        }
+        pair.bridge.set_remote(now, &client_ice, None, Some(generation), net, &mut pair.bridge_events);
+    });
+}
+
 #[test]
 fn media_follows_the_client_to_a_new_address_within_four_seconds() {
     let mut pair = Pair::new();
@@ -81,16 +95,7 @@ fn the_user_fragment_before_a_restart_is_refused_after_the_transition() {
     let mut pair = Pair::connected();
     let old = pair.catch_check();
     assert!(pair.answers(CLIENT.parse().unwrap(), &old) > 0);
-    let (bridge_ice, client_ice) = (ice_credentials(), ice_credentials());
-    let (now, generation) = (pair.now, pair.bridge.restart_ice(pair.now, bridge_ice.clone()));
-    pair.act(|pair, net| {
-        pair.client.restart_ice(now, client_ice.clone());
-        pair.client.set_remote(now, &bridge_ice, None, Some(generation), net, &mut pair.client_events);
-        if let Some((second, _)) = &mut pair.client.ice.second {
-            second.add_remote_candidate(is::Candidate::host(BRIDGE.parse().unwrap(), is::Protocol::Udp).unwrap());
-        }
-        pair.bridge.set_remote(now, &client_ice, None, Some(generation), net, &mut pair.bridge_events);
-    });
+    restart(&mut pair);
     pair.run(Duration::from_millis(500));
     assert!(!pair.bridge.ice.restarting && pair.answers(CLIENT.parse().unwrap(), &old) > 0, "within the transition");
     pair.run(Duration::from_secs(5));
@@ -237,16 +242,7 @@ fn a_restart_lets_in_whoever_has_shown_too_many_addresses() {
     pair.client_address = elsewhere(1);
     pair.run(Duration::from_secs(10));
     assert_ne!(pair.remote(), Some(elsewhere(1)));
-    let (bridge_ice, client_ice) = (ice_credentials(), ice_credentials());
-    let (now, generation) = (pair.now, pair.bridge.restart_ice(pair.now, bridge_ice.clone()));
-    pair.act(|pair, net| {
-        pair.client.restart_ice(now, client_ice.clone());
-        pair.client.set_remote(now, &bridge_ice, None, Some(generation), net, &mut pair.client_events);
-        if let Some((second, _)) = &mut pair.client.ice.second {
-            second.add_remote_candidate(is::Candidate::host(BRIDGE.parse().unwrap(), is::Protocol::Udp).unwrap());
-        }
-        pair.bridge.set_remote(now, &client_ice, None, Some(generation), net, &mut pair.bridge_events);
-    });
+    restart(&mut pair);
     pair.run(Duration::from_secs(2));
     assert_eq!(pair.remote(), Some(elsewhere(1)));
 }

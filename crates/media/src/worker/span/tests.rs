@@ -16,37 +16,13 @@ use super::*;
 use crate::identity::{Identity, ice_credentials};
 use crate::registry::Registry;
 use crate::ring::ring_of;
-use crate::transport::{Event, Role, Transport, Wire};
-use crate::worker::batch::Batch;
+use crate::transport::{Event, Role, Transport};
+use crate::worker::tests::{Log, Sent};
 use crate::worker::{Held, Peer, Settings};
 
 const ROOM: ConferenceId = ConferenceId(7);
 /// Words of the rings: 32 kilobytes.
 const RING: usize = 4 * 1024;
-
-#[derive(Default)]
-struct Log(Mutex<Vec<BridgeEvent>>);
-
-impl EventSink for Log {
-    fn event(&self, event: BridgeEvent) {
-        self.0.lock().unwrap().push(event);
-    }
-}
-
-#[derive(Default)]
-struct Sent(Vec<(SocketAddr, SocketAddr, Vec<u8>)>);
-
-impl Flush for Sent {
-    fn flush(&mut self, batch: &Batch) {
-        self.0.extend(batch.iter().map(|(entry, bytes)| (entry.local, entry.remote, bytes.to_vec())));
-    }
-}
-
-impl Wire for Sent {
-    fn datagram(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
-        self.0.push((local, remote, bytes.to_vec()));
-    }
-}
 
 /// A worker's inbox, and whether it was woken.
 #[derive(Default)]

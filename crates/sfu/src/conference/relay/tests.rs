@@ -2,10 +2,8 @@
 
 use super::*;
 use crate::Policy;
-use tertulia_model::{
-    BridgeEvent, ConferenceId, FeedbackSsrcs, GroupSemantics, Source as Signalled, SourceGroup, SourceName, Ssrc,
-    VideoType,
-};
+use crate::conference::tests::sources;
+use tertulia_model::{BridgeEvent, ConferenceId, FeedbackSsrcs, Ssrc, VideoType};
 use tertulia_rtp::Packet;
 use tertulia_rtp::packet::{Header, write_header};
 use tertulia_rtp::rtcp::{Compound, Rtcp, Writer};
@@ -232,32 +230,6 @@ fn shard(n: usize) -> Shard {
 
 fn id(n: u32) -> EndpointId {
     EndpointId::parse(&format!("p{n}")).unwrap()
-}
-
-/// A camera of three layers, 100·(n + 1) + 1…3, with RTX 11…13, and a microphone 50.
-fn sources(n: u32) -> SourceSet {
-    let base = 100 * (n + 1);
-    let source = |ssrc, kind, letter| Signalled {
-        ssrc: Ssrc(base + ssrc),
-        kind,
-        name: SourceName::parse(&format!("p{n}-{letter}0")).unwrap(),
-        msid: None,
-        video_type: VideoType::Camera,
-    };
-    let group = |semantics, ssrcs: &[u32]| SourceGroup {
-        semantics,
-        kind: MediaKind::Video,
-        ssrcs: ssrcs.iter().map(|ssrc| Ssrc(base + ssrc)).collect(),
-    };
-    let mut all: Vec<Signalled> = [1, 2, 3, 11, 12, 13].map(|ssrc| source(ssrc, MediaKind::Video, 'v')).to_vec();
-    all.push(source(50, MediaKind::Audio, 'a'));
-    let groups = vec![
-        group(GroupSemantics::Sim, &[1, 2, 3]),
-        group(GroupSemantics::Fid, &[1, 11]),
-        group(GroupSemantics::Fid, &[2, 12]),
-        group(GroupSemantics::Fid, &[3, 13]),
-    ];
-    SourceSet { sources: all, groups }
 }
 
 const LARGE: &str =
