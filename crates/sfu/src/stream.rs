@@ -253,8 +253,9 @@ impl Slots {
     }
 }
 
+/// In the lower half: a receiver that misses the first packets would take a roll-over among them for none (RFC 3711 §3.3.1).
 fn first_number(random: u64) -> u16 {
-    u16::try_from(random >> 48).unwrap_or(0)
+    u16::try_from(random >> 49).unwrap_or(0)
 }
 
 /// Nine or ten digits: clients look for SSRCs by containment of text.

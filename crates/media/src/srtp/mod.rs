@@ -10,9 +10,11 @@ use tertulia_rtp::packet::header_len;
 use cipher::Cipher;
 use window::Window;
 
-/// Streams of one peer that are remembered: signalling allows 20 sources at once, and RTX comes on top. Who shares a screen again and again
-/// has new ones each time: then those that were silent for longest are forgotten.
-const STREAMS_MAX: usize = 128;
+/// Streams of a participant that are remembered: signalling allows 20 sources at once, and RTX comes on top. Who shares a screen again and
+/// again has new ones each time: then those that were silent for longest are forgotten.
+pub const STREAMS_OF_ONE: usize = 128;
+/// Streams of a bridge that are remembered: everybody's in a large room, and RTX.
+pub const STREAMS_OF_ROOM: usize = 4096;
 /// Bytes that sealing adds at most: an SRTCP packet's index and tag.
 pub const OVERHEAD_MAX: usize = 20;
 
@@ -66,9 +68,10 @@ pub struct Inbound {
 }
 
 /// The streams of a peer, of one kind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     streams: FxHashMap<u32, Heard>,
+    max: usize,
     /// Packets of all of them.
     packets: u64,
 }
@@ -81,13 +84,14 @@ struct Heard {
 }
 
 impl Inbound {
-    /// A context from the peer's half of the keying material. `None` when the lengths are not the profile's.
-    pub fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Option<Self> {
+    /// A context from the peer's half of the keying material, which remembers so many streams: the roll-overs of the others are lost.
+    /// `None` when the lengths are not the profile's.
+    pub fn new(profile: Profile, key: &[u8], salt: &[u8], streams_max: usize) -> Option<Self> {
         Some(Self {
             rtp: Cipher::derive(profile, key, salt, false)?,
             rtcp: Cipher::derive(profile, key, salt, true)?,
-            rtp_streams: Known::default(),
-            rtcp_streams: Known::default(),
+            rtp_streams: Known::new(streams_max),
+            rtcp_streams: Known::new(streams_max),
         })
     }
 
@@ -129,6 +133,10 @@ impl Inbound {
 }
 
 impl Known {
+    fn new(max: usize) -> Self {
+        Self { streams: FxHashMap::default(), max, packets: 0 }
+    }
+
     fn window(&self, ssrc: u32) -> Option<&Window> {
         self.streams.get(&ssrc).map(|heard| &heard.window)
     }
@@ -136,7 +144,7 @@ impl Known {
     /// Marks an index as used. Only packets that authenticate come so far: nobody without the key makes us remember or forget anything.
     fn accept(&mut self, ssrc: u32, index: u64) {
         self.packets += 1;
-        if self.streams.len() >= STREAMS_MAX && !self.streams.contains_key(&ssrc) {
+        if self.streams.len() >= self.max && !self.streams.contains_key(&ssrc) {
             let oldest = self.streams.iter().min_by_key(|(_, heard)| heard.last).map(|(ssrc, _)| *ssrc);
             self.streams.retain(|ssrc, _| Some(*ssrc) != oldest);
         }
@@ -204,7 +212,7 @@ mod tests {
 
     fn pair(profile: Profile) -> (Outbound, Inbound) {
         let (key, salt) = (vec![7; profile.key_len()], vec![9; profile.salt_len()]);
-        (Outbound::new(profile, &key, &salt).unwrap(), Inbound::new(profile, &key, &salt).unwrap())
+        (Outbound::new(profile, &key, &salt).unwrap(), Inbound::new(profile, &key, &salt, STREAMS_OF_ONE).unwrap())
     }
 
     fn rtp(sequence: u16) -> Vec<u8> {
@@ -296,7 +304,7 @@ mod tests {
             assert_eq!(voice, (Ok(()), Err(OpenError::Replayed)), "{share}: its roll-over is not forgotten");
             assert_eq!(send(100 + u32::from(share), 9), (Ok(()), Err(OpenError::Replayed)), "{share}");
         }
-        assert_eq!(inbound.rtp_streams.streams.len(), STREAMS_MAX);
+        assert_eq!(inbound.rtp_streams.streams.len(), STREAMS_OF_ONE);
     }
 
     #[test]

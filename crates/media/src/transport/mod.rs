@@ -17,7 +17,7 @@ use tertulia_model::{DtlsSetup, Fingerprint, HashFunction, IceCredentials};
 
 use crate::identity::Identity;
 pub use crate::srtp::Profile;
-use crate::srtp::{Inbound, OpenError, Outbound};
+use crate::srtp::{Inbound, OpenError, Outbound, STREAMS_OF_ONE, STREAMS_OF_ROOM};
 use channel::{DataChannel, Heard};
 use ice::Ice;
 
@@ -453,11 +453,11 @@ fn contexts(role: Role, material: &[u8], profile: SrtpProfile) -> Option<(Profil
     let part = |at: usize, len: usize| material.get(at..at + len);
     let client = (part(0, key)?, part(2 * key, salt)?);
     let server = (part(key, key)?, part(2 * key + salt, salt)?);
-    let (theirs, ours) = match role {
-        Role::Bridge => (client, server),
-        Role::Client => (server, client),
+    let (theirs, ours, streams_max) = match role {
+        Role::Bridge => (client, server, STREAMS_OF_ONE),
+        Role::Client => (server, client, STREAMS_OF_ROOM),
     };
-    Some((profile, Inbound::new(profile, theirs.0, theirs.1)?, Outbound::new(profile, ours.0, ours.1)?))
+    Some((profile, Inbound::new(profile, theirs.0, theirs.1, streams_max)?, Outbound::new(profile, ours.0, ours.1)?))
 }
 
 fn is_digest_of(expected: &Fingerprint, der: &[u8]) -> bool {

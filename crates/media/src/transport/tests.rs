@@ -172,6 +172,25 @@ fn a_client_without_candidates_connects_within_a_few_round_trips_under_an_aead()
 }
 
 #[test]
+fn a_client_follows_the_roll_overs_of_everybody_in_a_large_room() {
+    let mut pair = Pair::new();
+    pair.connected_after(Duration::from_secs(2)).expect("connected");
+    for sequence in [0xffff_u16, 0, 1] {
+        for ssrc in 1..=1000_u32 {
+            let mut buffer = vec![0x80, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3];
+            buffer[2..4].copy_from_slice(&sequence.to_be_bytes());
+            buffer[8..12].copy_from_slice(&ssrc.to_be_bytes());
+            let len = buffer.len();
+            buffer.resize(len + 32, 0);
+            let (len, ..) = pair.bridge.seal_rtp(&mut buffer, len).unwrap();
+            buffer.truncate(len);
+            let opened = pair.client.open_rtp(pair.now, BRIDGE.parse().unwrap(), &mut buffer);
+            assert_eq!(opened.ok(), Some(15), "{ssrc} {sequence}");
+        }
+    }
+}
+
+#[test]
 fn every_second_datagram_doubled_changes_nothing() {
     let mut pair = Pair::new();
     pair.doubled_of_ten = 5;

@@ -9,9 +9,11 @@ const PACE: f64 = 2.5;
 const TICK: Duration = Duration::from_millis(2);
 /// One packet may always be begun.
 const PACKET_BYTES: f64 = 1_500.0;
-/// A whole P-frame at once, where the path is at least `WIDE` times as wide as what is sent: 8 packets.
+/// A whole P-frame at once, 8 packets, where the path has room beside what is sent: at least `WIDE` times as much …
 const FRAME_BYTES: f64 = 10_000.0;
-const WIDE: f64 = 2.0;
+const WIDE: f64 = 1.25;
+/// … and as far as it passes the path in a frame's time.
+const FRAME: Duration = Duration::from_millis(33);
 /// What waits longer than this is sent faster: late video is no video, and the encoder will not wait.
 const QUEUE_MAX: Duration = Duration::from_millis(250);
 /// Fastest, as a multiple of the pace.
@@ -60,7 +62,8 @@ impl Pacer {
         let hurry = (oldest.as_secs_f64() / QUEUE_MAX.as_secs_f64()).clamp(1.0, HURRY_MAX);
         let pace = estimate_bps as f64 / 8.0 * PACE * hurry;
         let is_wide = estimate_bps as f64 >= allocated_bps as f64 * WIDE;
-        let burst = if is_wide { FRAME_BYTES } else { PACKET_BYTES };
+        let frame = (estimate_bps as f64 / 8.0 * FRAME.as_secs_f64()).min(FRAME_BYTES);
+        let burst = if is_wide { frame.max(PACKET_BYTES) } else { PACKET_BYTES };
         self.allowance = burst.max(pace * TICK.as_secs_f64());
         self.pace = Some(pace);
     }
@@ -143,11 +146,14 @@ mod tests {
     fn a_frame_leaves_at_once_on_a_wide_path() {
         let start = Instant::now();
         let mut pacer = Pacer::new(start);
-        pacer.update(start, Some(4_000_000), 2_000_000, Duration::ZERO);
+        pacer.update(start, Some(2_900_000), 2_300_000, Duration::ZERO);
         assert_eq!(run(&mut pacer, start, 0, 1), 8);
+        let mut full = Pacer::new(start);
+        full.update(start, Some(2_900_000), 2_400_000, Duration::ZERO);
+        assert_eq!(run(&mut full, start, 0, 1), 1);
         let mut narrow = Pacer::new(start);
-        narrow.update(start, Some(4_000_000), 2_100_000, Duration::ZERO);
-        assert_eq!(run(&mut narrow, start, 0, 1), 2);
+        narrow.update(start, Some(1_000_000), 300_000, Duration::ZERO);
+        assert_eq!(run(&mut narrow, start, 0, 1), 3, "what takes a frame's time on the way, and no more");
     }
 
     #[test]
