@@ -21,6 +21,9 @@ const COMMANDS_PER_TURN: usize = 256;
 /// Reads of one socket before the others are looked at.
 const READS_PER_TURN: usize = 4;
 
+/// While there are only checks of connections, they wait for each other this long: waking costs more than answering one.
+const NAP: Duration = Duration::from_millis(20);
+
 /// What others tell a thread.
 pub(crate) enum Order {
     Do(Command),
@@ -119,6 +122,9 @@ fn run(
     polled.push(readable(bell.as_raw_fd()));
     let mut meter = Meter::new(Instant::now());
     loop {
+        if worker.is_idle(Instant::now()) {
+            wait(&mut polled[streams_at..], Some(Instant::now() + NAP));
+        }
         wait(&mut polled, worker.next_timeout().into_iter().chain(wires.streams.next_timeout()).min());
         let mut now = Instant::now();
         let woke = now;

@@ -21,6 +21,12 @@ const SILENT: Duration = Duration::from_secs(1);
 /// Without a word from the peer for so long nothing but checks is sent (RFC 7675 §5.1). Any authentic word counts, not answers alone: who
 /// sends us checks or media is there, and asked for ours.
 const CONSENT: Duration = Duration::from_secs(30);
+/// Most time between our own checks (RFC 7675 §5.1 has 5 s). Browsers check every 2–5 s and expect answers: while they do, ours tell
+/// nothing new and are rare …
+const CHECKS: Duration = Duration::from_secs(3);
+const CHECKS_HEARD: Duration = Duration::from_secs(15);
+/// … until nothing has come for so long: well before anybody is called silent.
+const QUIET: Duration = Duration::from_secs(4);
 /// How long an unanswered restart is kept.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the agent before a restart still answers.
@@ -41,6 +47,8 @@ pub(super) struct Ice {
     generation: u32,
     route: Option<(SocketAddr, SocketAddr)>,
     has_consent: bool,
+    /// Whether our own checks are rare.
+    is_relaxed: bool,
     /// Remote addresses that passed a check.
     pub(super) addresses: ArrayVec<Known, ADDRESSES_MAX>,
     fresh: ArrayVec<Known, ADDRESSES_MAX>,
@@ -82,6 +90,7 @@ impl Ice {
             generation: 0,
             route: None,
             has_consent: true,
+            is_relaxed: false,
             addresses: ArrayVec::new(),
             fresh: ArrayVec::new(),
             left: ArrayVec::new(),
@@ -217,12 +226,21 @@ impl Ice {
 
     pub(super) fn next_timeout(&mut self) -> Option<Instant> {
         let second = self.second.as_mut().and_then(|(agent, until)| Some(agent.poll_timeout()?.min(*until)));
-        let consent = self.last_heard().map(|at| at + CONSENT).filter(|_| self.has_consent);
-        self.agent.poll_timeout().into_iter().chain(second).chain(consent).min()
+        let patience = if self.is_relaxed { QUIET } else { CONSENT };
+        let silence = self.last_heard().map(|at| at + patience).filter(|_| self.has_consent);
+        self.agent.poll_timeout().into_iter().chain(second).chain(silence).min()
+    }
+
+    /// Decides how often the selected pair is checked. Clients keep to their own pace: whoever serves a thousand must not be asked by all.
+    fn pace_checks(&mut self, now: Instant) {
+        let is_heard = self.last_heard().is_some_and(|at| now.saturating_duration_since(at) < QUIET);
+        self.is_relaxed = self.controlling && self.route.is_some() && self.second.is_none() && is_heard;
+        self.agent.set_max_stun_rto(if self.is_relaxed { CHECKS_HEARD } else { CHECKS });
     }
 
     /// One turn of each agent: timers, then events, then what it sends. Whether it sent something.
     fn turn(&mut self, now: Instant, wire: &mut impl Wire) -> bool {
+        self.pace_checks(now);
         self.agent.handle_timeout(now);
         while let Some(event) = self.agent.poll_event() {
             if let Some(route) = self.note(now, &event) {

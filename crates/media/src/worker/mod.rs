@@ -35,6 +35,8 @@ pub use links::{Link, Peer};
 pub use tertulia_sfu::Shard;
 use timers::{Timer, TimerId, Timers};
 
+/// A worker that nothing but checks of connections came to for so long has time.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// Room for plaintext in an egress slot.
 const PLAINTEXT_MAX: usize = 1500;
 
@@ -247,6 +249,8 @@ pub struct Worker {
     touched: Vec<ConferenceId>,
     counters: Counters,
     reducer: Reducer,
+    /// When something came last that should not wait.
+    busy_at: Option<Instant>,
     events: Vec<Event>,
     outputs: Vec<Output>,
 }
@@ -270,6 +274,7 @@ impl Worker {
             batch: Batch::default(),
             touched: Vec::new(),
             counters: Counters::default(),
+            busy_at: None,
             events: Vec::new(),
             outputs: Vec::new(),
         }
@@ -289,6 +294,12 @@ impl Worker {
             user_fragments: self.by_ufrag.len(),
             timers: self.timers.len(),
         }
+    }
+
+    /// Whether for a while there was nothing but checks of connections, which may wait some milliseconds for each other. Whoever joins is
+    /// asked for by a command first.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.busy_at.is_none_or(|at| now.saturating_duration_since(at) >= IDLE_AFTER)
     }
 
     /// When [`Worker::on_timeout`] next has work to do.
@@ -378,6 +389,9 @@ impl Worker {
         flush: &mut dyn Flush,
     ) {
         let Some(conference) = self.slots.get(slot).map(|endpoint| endpoint.conference) else { return };
+        if bytes[0] > 3 {
+            self.busy_at = Some(now);
+        }
         self.guarded(conference, |worker| match bytes[0] {
             128..=191 => worker.handle_media(now, slot, remote, bytes, flush),
             first => worker.handle_transport(now, slot, flush, |endpoint, wire, events| {
@@ -404,6 +418,7 @@ impl Worker {
 
     /// Does what it is asked.
     pub fn handle_command(&mut self, now: Instant, command: Command, flush: &mut dyn Flush) {
+        self.busy_at = Some(now);
         let (Command::Open { conference, .. }
         | Command::Request { conference, .. }
         | Command::Channel { conference, .. }

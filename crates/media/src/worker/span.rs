@@ -49,6 +49,7 @@ impl Worker {
         let mut incoming = std::mem::take(&mut self.incoming);
         let more = incoming.receive(|from, frame| {
             let Some(conference) = conference_of(frame) else { return };
+            self.busy_at = Some(now);
             self.guarded(conference, |worker| {
                 worker.with_conference(now, conference, flush, |sfu, egress, out| {
                     sfu.handle_frame(now, from, frame, egress, out);

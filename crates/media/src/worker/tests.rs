@@ -255,6 +255,22 @@ fn silence_is_told_after_eight_seconds_and_ends_with_the_first_word() {
 }
 
 #[test]
+fn a_worker_with_nothing_but_checks_has_time_and_with_anything_else_it_has_not() {
+    let mut world = World::new();
+    assert!(!world.worker.is_idle(world.now), "a command came");
+    world.join("ana");
+    world.run(10_000);
+    assert!(world.worker.is_idle(world.now));
+    let checked = world.worker.counters().datagrams;
+    world.run(10_000);
+    assert!(world.worker.is_idle(world.now) && world.worker.counters().datagrams > checked);
+    let packet = world.seal(0, 1);
+    world.send(0, packet);
+    assert!(!world.worker.is_idle(world.now + Duration::from_millis(900)));
+    assert!(world.worker.is_idle(world.now + Duration::from_secs(1)));
+}
+
+#[test]
 fn a_full_worker_refuses_and_says_so() {
     let mut world = World::new();
     for n in 0..101 {

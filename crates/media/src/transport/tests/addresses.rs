@@ -246,3 +246,29 @@ fn a_restart_lets_in_whoever_has_shown_too_many_addresses() {
     pair.run(Duration::from_secs(2));
     assert_eq!(pair.remote(), Some(elsewhere(1)));
 }
+
+#[test]
+fn who_checks_us_is_seldom_checked_and_who_does_not_is_asked_before_it_seems_silent() {
+    let checks = |pair: &mut Pair, duration: Duration| {
+        let (end, mut found) = (pair.now + duration, 0);
+        while pair.now < end {
+            pair.run(Duration::from_millis(10)); // less than the way takes: each is seen at least once
+            let is_new = |at: &Instant| *at > pair.now + pair.delay - Duration::from_millis(10);
+            let is_check = |to: &SocketAddr, bytes: &[u8]| to.to_string() == CLIENT && bytes.starts_with(&[0, 1]);
+            found += pair.in_flight.iter().filter(|(at, _, to, bytes)| is_new(at) && is_check(to, bytes)).count();
+        }
+        found
+    };
+    let mut pair = Pair::connected();
+    pair.run(Duration::from_secs(30));
+    let seldom = checks(&mut pair, Duration::from_secs(60));
+    assert!((3..=5).contains(&seldom), "{seldom} in a minute, of a client that checks every three seconds");
+    // A client that only answers, as some do: its own checks are far apart.
+    pair.client.ice.agent.set_max_stun_rto(Duration::from_secs(60));
+    pair.run(Duration::from_secs(20));
+    for _ in 0..30 {
+        checks(&mut pair, Duration::from_secs(1));
+        let silent = pair.now.saturating_duration_since(pair.bridge.last_heard().unwrap());
+        assert!(silent < Duration::from_secs(5), "{silent:?}");
+    }
+}
