@@ -41,7 +41,7 @@ pub(super) struct Ice {
     locals: Vec<SocketAddr>,
     pub(super) agent: IceAgent,
     /// The agent of a restart, or the one before it, and when it is dropped.
-    pub(super) second: Option<(IceAgent, Instant)>,
+    pub(super) second: Option<(Box<IceAgent>, Instant)>,
     /// Whether `second` is a restart that has not been nominated yet.
     pub(super) restarting: bool,
     generation: u32,
@@ -51,8 +51,9 @@ pub(super) struct Ice {
     is_relaxed: bool,
     /// Remote addresses that passed a check.
     pub(super) addresses: ArrayVec<Known, ADDRESSES_MAX>,
-    fresh: ArrayVec<Known, ADDRESSES_MAX>,
-    left: ArrayVec<Known, ADDRESSES_MAX>,
+    /// At most [`ADDRESSES_MAX`] of each.
+    fresh: Vec<Known>,
+    left: Vec<Known>,
     pub(super) shown: usize,
 }
 
@@ -92,8 +93,8 @@ impl Ice {
             has_consent: true,
             is_relaxed: false,
             addresses: ArrayVec::new(),
-            fresh: ArrayVec::new(),
-            left: ArrayVec::new(),
+            fresh: Vec::new(),
+            left: Vec::new(),
             shown: 0,
         }
     }
@@ -105,12 +106,12 @@ impl Ice {
 
     /// Remote addresses that became known since the last call.
     pub(super) fn take_addresses(&mut self) -> impl Iterator<Item = Known> {
-        std::mem::take(&mut self.fresh).into_iter()
+        self.fresh.drain(..)
     }
 
     /// Remote addresses that were given up since the last call.
     pub(super) fn take_left(&mut self) -> impl Iterator<Item = Known> {
-        std::mem::take(&mut self.left).into_iter()
+        self.left.drain(..)
     }
 
     pub(super) fn set_remote(
@@ -145,7 +146,8 @@ impl Ice {
     }
 
     pub(super) fn restart(&mut self, now: Instant, credentials: IceCredentials) -> u32 {
-        self.second = Some((agent(now, self.controlling, credentials, &self.locals), now + RESTART_TIMEOUT));
+        let second = agent(now, self.controlling, credentials, &self.locals);
+        self.second = Some((Box::new(second), now + RESTART_TIMEOUT));
         self.restarting = true;
         self.shown = self.addresses.len(); // to the new agent, so far none
         self.generation += 1;
@@ -180,7 +182,7 @@ impl Ice {
             return; // the 17th address of one peer
         }
         let Ok(message) = StunMessage::parse(bytes) else { return };
-        let second = self.second.as_mut().map(|(agent, _)| agent);
+        let second = self.second.as_mut().map(|(agent, _)| &mut **agent);
         let agents = std::iter::once(&mut self.agent).chain(second);
         for agent in agents {
             if !agent.accepts_message(&message) {
@@ -205,7 +207,7 @@ impl Ice {
         let oldest = self.addresses.iter().enumerate().min_by_key(|(_, known)| known.heard).map(|(place, _)| place);
         if let Some(place) = oldest.filter(|_| self.addresses.is_full())
             && now.saturating_duration_since(self.addresses[place].heard) >= LEFT
-            && !self.left.is_full()
+            && self.left.len() < ADDRESSES_MAX
         {
             self.left.push(self.addresses.swap_remove(place));
         }
@@ -257,7 +259,7 @@ impl Ice {
         sent |= send_all(&mut second, wire);
         if let Some(route) = nominated.filter(|_| self.restarting) {
             // The new agent takes over; the old one answers a little longer.
-            std::mem::swap(&mut self.agent, &mut second);
+            std::mem::swap(&mut self.agent, &mut *second);
             self.route = Some(route);
             self.restarting = false;
             until = now + TRANSITION;
@@ -286,7 +288,7 @@ impl Ice {
     /// A connection of the peer is over: whatever else it has is used.
     pub(super) fn forget_stream(&mut self, now: Instant, remote: SocketAddr, wire: &mut impl Wire) {
         self.addresses.retain(|known| (known.remote, known.protocol) != (remote, Protocol::Tcp));
-        let second = self.second.as_mut().map(|(agent, _)| agent);
+        let second = self.second.as_mut().map(|(agent, _)| &mut **agent);
         for agent in std::iter::once(&mut self.agent).chain(second) {
             let is_it = |candidate: &Candidate| candidate.addr() == remote && candidate.proto() == Protocol::Tcp;
             let gone = agent.remote_candidates().find(is_it);
