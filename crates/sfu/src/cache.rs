@@ -51,10 +51,8 @@ impl Cache {
         slot.timestamp = packet.timestamp;
         slot.info = packet.info;
         slot.at = Some(now);
-        slot.payload.clear();
-        slot.payload.extend_from_slice(packet.payload);
-        slot.descriptor.clear();
-        slot.descriptor.extend_from_slice(packet.descriptor);
+        refill(&mut slot.payload, packet.payload);
+        refill(&mut slot.descriptor, packet.descriptor);
     }
 
     /// The packet of this number, if it is still there.
@@ -85,6 +83,13 @@ impl Cache {
             self.slots[index] = packet;
         }
     }
+}
+
+/// Replaces the content. A buffer that is too small grows to what it needs and not to twice of what it was: there are hundreds.
+fn refill(buffer: &mut Vec<u8>, content: &[u8]) {
+    buffer.clear();
+    buffer.reserve_exact(content.len());
+    buffer.extend_from_slice(content);
 }
 
 /// What is put in.
