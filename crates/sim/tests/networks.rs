@@ -123,7 +123,7 @@ fn bursts_of_loss_take_no_more_of_the_sound_than_the_line_loses() {
 
 #[test]
 fn bursts_of_loss_lower_the_picture_within_two_seconds_and_start_no_storm() {
-    // Where the line takes the repairs of the key frame too, the next one is a second away: that happens, but seldom.
+    // With one of these seeds the line loses less than a tenth for 2.4 s before its bursts come as thick as they are on average.
     let mut late = 0;
     for seed in 122..138 {
         let (mut sim, alice, bob) = in_bursts(seed);
@@ -139,7 +139,7 @@ fn bursts_of_loss_lower_the_picture_within_two_seconds_and_start_no_storm() {
         assert!(keys <= 1, "{keys} key frames in one second");
         assert_eq!(sim.violations(), NONE);
     }
-    assert!(late <= 3, "{late} of 16 took longer than two seconds");
+    assert!(late <= 1, "{late} of 16 took longer than two seconds");
 }
 
 /// What passes a narrow line, headers included, in bits a second.
