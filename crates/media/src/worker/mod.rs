@@ -2,7 +2,11 @@
 //!
 //! It owns every transport and conference that was placed on it. Nobody else touches them.
 
+mod addresses;
 pub mod batch;
+mod command;
+mod counters;
+mod egress;
 mod endpoint;
 mod links;
 mod span;
@@ -17,18 +21,20 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use tertulia_model::{
-    BridgeEvent, BridgeRequest, Candidate, Capabilities, ChannelAddress, ChannelKinds, ChannelSink, ConferenceId,
-    EndpointId, EventSink, ExpireReason, FeedbackSsrcs, IceCredentials, LocalTransport, Refusal, RemoteTransport, Ssrc,
+    BridgeEvent, Candidate, ChannelKinds, ConferenceId, EndpointId, EventSink, ExpireReason, FeedbackSsrcs,
 };
-use tertulia_sfu::{Conference, Egress, EndpointKey, Message, Output, Policy, Shards};
+use tertulia_sfu::{Conference, EndpointKey, Output, Policy};
 use tracing::{debug, error, info, warn};
 
-use crate::identity::{Identity, ice_credentials_of, random_u64, secret};
+use crate::identity::Identity;
 use crate::load::Reducer;
 use crate::registry::Registry;
 use crate::srtp::{OpenError, Profile};
-use crate::transport::{End, Event, OFFERED_SETUP, Role, Transport, Wire, username_of};
+use crate::transport::{End, Event};
 use batch::{Batch, Flush};
+pub use command::Command;
+pub use counters::{Counters, Held};
+use egress::{BatchEgress, BatchWire};
 use endpoint::Endpoint;
 use links::{Incoming, Links};
 pub use links::{Link, Peer};
@@ -37,8 +43,6 @@ use timers::{Timer, TimerId, Timers};
 
 /// A worker that nothing but checks of connections came to for so long has time.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
-/// Room for plaintext in an egress slot.
-const PLAINTEXT_MAX: usize = 1500;
 
 /// What a worker is told at its start.
 #[derive(Debug, Clone, Default)]
@@ -59,155 +63,6 @@ pub struct Settings {
     pub overload: Option<f32>,
     /// Most endpoints at once.
     pub endpoints_max: usize,
-}
-
-/// What a worker is asked to do.
-pub enum Command {
-    /// Opens a conference.
-    Open {
-        /// Its id.
-        conference: ConferenceId,
-        /// Who hears of it.
-        events: Arc<dyn EventSink>,
-    },
-    /// A request of the room.
-    Request {
-        /// Which conference.
-        conference: ConferenceId,
-        /// What.
-        request: BridgeRequest,
-    },
-    /// A bridge channel opened.
-    Channel {
-        /// Which conference.
-        conference: ConferenceId,
-        /// Whose channel.
-        endpoint: EndpointId,
-        /// The way to the client.
-        sink: Arc<dyn ChannelSink>,
-    },
-    /// A text came on a bridge channel.
-    Message {
-        /// Which conference.
-        conference: ConferenceId,
-        /// Who says it.
-        endpoint: EndpointId,
-        /// JSON.
-        text: String,
-    },
-    /// An open conference has another shard from now on.
-    Span {
-        /// Which conference.
-        conference: ConferenceId,
-        /// The shard that decides for all.
-        home: Shard,
-        /// The other one.
-        peer: Shard,
-    },
-    /// Another worker tells its shard of the conference something.
-    Told {
-        /// Which conference.
-        conference: ConferenceId,
-        /// Who tells it.
-        from: Shard,
-        /// What.
-        message: Message,
-    },
-}
-
-/// What happened to datagrams and handshakes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Datagrams received.
-    pub datagrams: u64,
-    /// First byte of no protocol of ours, or empty.
-    pub dropped_unknown_protocol: u64,
-    /// From an address that has not passed a check, and no check itself.
-    pub dropped_unknown_address: u64,
-    /// Checks for nobody here.
-    pub dropped_unknown_user: u64,
-    /// SRTP seen before or too old.
-    pub dropped_replayed: u64,
-    /// SRTP that does not authenticate, or before keys.
-    pub dropped_forged: u64,
-    /// SRTP that is none.
-    pub dropped_malformed: u64,
-    /// Handshakes that ended well under AES-256-GCM.
-    pub connected_aead_256: u64,
-    /// Under AES-128-GCM.
-    pub connected_aead_128: u64,
-    /// Under AES-CM with HMAC-SHA1.
-    pub connected_sha1: u64,
-    /// Wrong certificates.
-    pub failed_certificate: u64,
-    /// Handshakes without a common SRTP profile.
-    pub failed_profile: u64,
-    /// Other failures of handshakes.
-    pub failed_handshake: u64,
-    /// Data channels beyond the one that an endpoint may have.
-    pub channels_refused: u64,
-    /// Conferences lost to a defect of ours.
-    pub panics: u64,
-    /// Packets copied to other workers.
-    pub copied: u64,
-    /// Packets lost because there was no room on the way to another worker.
-    pub uncopied: u64,
-}
-
-impl std::ops::AddAssign for Counters {
-    fn add_assign(&mut self, other: Self) {
-        let Self {
-            datagrams,
-            dropped_unknown_protocol,
-            dropped_unknown_address,
-            dropped_unknown_user,
-            dropped_replayed,
-            dropped_forged,
-            dropped_malformed,
-            connected_aead_256,
-            connected_aead_128,
-            connected_sha1,
-            failed_certificate,
-            failed_profile,
-            failed_handshake,
-            channels_refused,
-            panics,
-            copied,
-            uncopied,
-        } = other;
-        self.datagrams += datagrams;
-        self.dropped_unknown_protocol += dropped_unknown_protocol;
-        self.dropped_unknown_address += dropped_unknown_address;
-        self.dropped_unknown_user += dropped_unknown_user;
-        self.dropped_replayed += dropped_replayed;
-        self.dropped_forged += dropped_forged;
-        self.dropped_malformed += dropped_malformed;
-        self.connected_aead_256 += connected_aead_256;
-        self.connected_aead_128 += connected_aead_128;
-        self.connected_sha1 += connected_sha1;
-        self.failed_certificate += failed_certificate;
-        self.failed_profile += failed_profile;
-        self.failed_handshake += failed_handshake;
-        self.channels_refused += channels_refused;
-        self.panics += panics;
-        self.copied += copied;
-        self.uncopied += uncopied;
-    }
-}
-
-/// How much state a worker holds: for whoever looks for leaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Held {
-    /// Open conferences.
-    pub conferences: usize,
-    /// Endpoints, each with a transport.
-    pub endpoints: usize,
-    /// Addresses that are some endpoint's.
-    pub addresses: usize,
-    /// User fragments that are some endpoint's.
-    pub user_fragments: usize,
-    /// Deadlines.
-    pub timers: usize,
 }
 
 /// A conference and its people.
@@ -369,16 +224,6 @@ impl Worker {
         });
     }
 
-    /// Whether a user fragment is somebody's here.
-    pub fn has_user(&self, ufrag: &str) -> bool {
-        self.by_ufrag.contains_key(ufrag)
-    }
-
-    /// Whether the connection from this address is somebody's here: a check on it was valid, and they are not gone.
-    pub fn has_stream(&self, remote: SocketAddr) -> bool {
-        self.by_stream.contains_key(&remote)
-    }
-
     fn handle_known(
         &mut self,
         now: Instant,
@@ -414,36 +259,6 @@ impl Worker {
         self.touched = touched;
         self.batch.flush(flush);
         self.links.wake();
-    }
-
-    /// Does what it is asked.
-    pub fn handle_command(&mut self, now: Instant, command: Command, flush: &mut dyn Flush) {
-        self.busy_at = Some(now);
-        let (Command::Open { conference, .. }
-        | Command::Request { conference, .. }
-        | Command::Channel { conference, .. }
-        | Command::Message { conference, .. }
-        | Command::Span { conference, .. }
-        | Command::Told { conference, .. }) = &command;
-        self.guarded(*conference, |worker| match command {
-            Command::Open { conference, events } => worker.open(now, conference, events),
-            Command::Request { conference, request } => worker.handle_request(now, conference, request, flush),
-            Command::Channel { conference, endpoint, sink } => worker.attach(now, conference, &endpoint, sink, flush),
-            Command::Message { conference, endpoint, text } => {
-                if let Some(slot) = worker.slot_of(conference, &endpoint) {
-                    worker.with_room(now, slot, flush, |sfu, _, out| {
-                        sfu.handle_channel_message(now, key_of(slot), &text, out);
-                    });
-                }
-            }
-            Command::Span { conference, home, peer } => worker.span(now, conference, home, peer, flush),
-            Command::Told { conference, from, message } => {
-                worker.with_conference(now, conference, flush, |sfu, egress, out| {
-                    sfu.handle_message(now, from, message, egress, out);
-                });
-            }
-        });
-        self.finish_turn(now, flush);
     }
 
     /// Runs everything that is due.
@@ -493,157 +308,8 @@ impl Worker {
         self.timers.schedule(room.timer, room.sfu.next_timeout());
     }
 
-    fn open(&mut self, now: Instant, conference: ConferenceId, events: Arc<dyn EventSink>) {
-        self.expire_conference(conference); // nobody opens one twice; if they did, its people would be nobody's
-        let feedback = feedback_of(&self.settings.bridge, conference);
-        let mut sfu = Conference::new(conference, feedback, self.settings.policy.clone(), random_u64());
-        sfu.limit_last_n(now, self.reducer.last_n());
-        let timer = self.timers.add(Timer::Conference(conference));
-        let (endpoints, span) = (BTreeMap::new(), span::Span::default());
-        let room = Room { sfu, feedback, endpoints, events, timer, touched: false, span };
-        self.rooms.insert(conference, room);
-    }
-
-    fn handle_request(
-        &mut self,
-        now: Instant,
-        conference: ConferenceId,
-        request: BridgeRequest,
-        flush: &mut dyn Flush,
-    ) {
-        match request {
-            BridgeRequest::Allocate { endpoint, capabilities } => {
-                self.allocate(now, conference, endpoint, capabilities, flush);
-            }
-            BridgeRequest::SetTransport { endpoint, transport } => {
-                self.set_transport(now, conference, &endpoint, transport, flush);
-            }
-            BridgeRequest::SetSources { endpoint, sources } => {
-                if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(now, slot, flush, |sfu, _, _| sfu.set_sources(now, key_of(slot), &sources));
-                }
-            }
-            BridgeRequest::SetInitialLastN { endpoint, last_n } => {
-                if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(now, slot, flush, |sfu, _, out| {
-                        sfu.set_initial_last_n(now, key_of(slot), last_n, out);
-                    });
-                }
-            }
-            BridgeRequest::ForceMute { endpoint, audio, video } => {
-                if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.with_room(now, slot, flush, |sfu, _, _| sfu.set_force_mute(key_of(slot), audio, video));
-                }
-            }
-            BridgeRequest::RestartIce { endpoint } => self.restart_ice(now, conference, &endpoint),
-            BridgeRequest::Expire { endpoint } => {
-                if let Some(slot) = self.slot_of(conference, &endpoint) {
-                    self.remove(now, slot, flush);
-                }
-            }
-            BridgeRequest::ExpireConference => self.expire_conference(conference),
-        }
-    }
-
-    fn allocate(
-        &mut self,
-        now: Instant,
-        conference: ConferenceId,
-        id: EndpointId,
-        capabilities: Capabilities,
-        flush: &mut dyn Flush,
-    ) {
-        if let Some(slot) = self.slot_of(conference, &id) {
-            self.remove(now, slot, flush);
-        }
-        let Some(room) = self.rooms.get_mut(&conference) else { return };
-        if self.slots.len() >= self.settings.endpoints_max {
-            room.events.event(BridgeEvent::Refused { endpoint: id, refusal: Refusal::Full });
-            return;
-        }
-        let ice = ice_credentials_of(self.settings.index);
-        let password = secret(24);
-        let transport = Transport::new(now, Role::Bridge, &self.identity, ice.clone(), &self.settings.locals);
-        let timer = self.timers.add(Timer::Endpoint(self.slots.vacant_key()));
-        let slot = self.slots.insert(Endpoint::new(now, transport, conference, id.clone(), timer));
-        self.by_ufrag.insert(ice.ufrag.clone(), slot);
-        self.registry.insert(conference, id.clone(), password.clone());
-        let channel =
-            ChannelAddress { bridge: self.settings.bridge.clone(), conference, endpoint: id.clone(), password };
-        self.slots[slot].ufrags.push(ice.ufrag.clone());
-        self.slots[slot].channel_address = Some(channel.clone());
-        let transport = local_transport(&self.settings, &self.identity, ice, channel);
-        room.endpoints.insert(id.clone(), slot);
-        room.sfu.add_endpoint(now, key_of(slot), id.clone(), capabilities);
-        room.events.event(BridgeEvent::Allocated { endpoint: id.clone(), transport, feedback: room.feedback });
-        debug!(%conference, endpoint = %id, "endpoint allocated");
-        self.reschedule(now, slot);
-    }
-
-    fn set_transport(
-        &mut self,
-        now: Instant,
-        conference: ConferenceId,
-        endpoint: &EndpointId,
-        remote: RemoteTransport,
-        flush: &mut dyn Flush,
-    ) {
-        let Some(slot) = self.slot_of(conference, endpoint) else { return };
-        self.slots[slot].answered.get_or_insert(now);
-        self.handle_transport(now, slot, flush, |endpoint, wire, events| {
-            endpoint.transport.set_remote(now, &remote.ice, remote.fingerprint, remote.ice_generation, wire, events);
-        });
-    }
-
-    fn restart_ice(&mut self, now: Instant, conference: ConferenceId, id: &EndpointId) {
-        let Some(slot) = self.slot_of(conference, id) else { return };
-        let ice = ice_credentials_of(self.settings.index);
-        let endpoint = &mut self.slots[slot];
-        let Some(channel) = endpoint.channel_address.clone() else { return };
-        let generation = endpoint.transport.restart_ice(now, ice.clone());
-        // The current agent and the newest restart: earlier restarts are forgotten.
-        if endpoint.ufrags.is_full() {
-            self.by_ufrag.remove(&endpoint.ufrags.remove(1));
-        }
-        endpoint.ufrags.push(ice.ufrag.clone());
-        self.by_ufrag.insert(ice.ufrag.clone(), slot);
-        let transport = local_transport(&self.settings, &self.identity, ice, channel);
-        if let Some(room) = self.rooms.get(&conference) {
-            room.events.event(BridgeEvent::Restarted { endpoint: id.clone(), transport, generation });
-        }
-        self.reschedule(now, slot);
-    }
-
-    fn attach(
-        &mut self,
-        now: Instant,
-        conference: ConferenceId,
-        endpoint: &EndpointId,
-        sink: Arc<dyn ChannelSink>,
-        flush: &mut dyn Flush,
-    ) {
-        let Some(slot) = self.slot_of(conference, endpoint) else {
-            sink.close(1001, "endpoint closed");
-            return;
-        };
-        if let Some(replaced) = self.slots[slot].attach(sink) {
-            replaced.close(1000, "replaced");
-        }
-        self.with_room(now, slot, flush, |sfu, _, out| sfu.handle_channel_open(now, key_of(slot), out));
-    }
-
     fn slot_of(&self, conference: ConferenceId, endpoint: &EndpointId) -> Option<usize> {
         self.rooms.get(&conference)?.endpoints.get(endpoint).copied()
-    }
-
-    /// A check names its user; an answer to one of ours comes from where we know them.
-    fn slot_of_check(&mut self, bytes: &[u8], known: impl FnOnce(&Self) -> Option<usize>) -> Option<usize> {
-        let slot = match username_of(bytes) {
-            Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
-            None => known(self),
-        };
-        self.counters.dropped_unknown_user += u64::from(slot.is_none());
-        slot
     }
 
     fn handle_media(&mut self, now: Instant, slot: usize, remote: SocketAddr, bytes: &mut [u8], flush: &mut dyn Flush) {
@@ -710,45 +376,6 @@ impl Worker {
         }
         self.events = events;
         self.reschedule(now, slot);
-    }
-
-    /// An address belongs to the first who proved it, until they are silent.
-    fn learn_address(&mut self, now: Instant, slot: usize, address: SocketAddr) {
-        let owner = self.by_address.get(&address).and_then(|owner| self.slots.get(*owner));
-        if owner.is_some_and(|owner| now.saturating_duration_since(owner.last_heard) < Duration::from_secs(8)) {
-            return;
-        }
-        if !self.slots.contains(slot) {
-            return; // ended by an event before this one
-        }
-        if let Some(previous) = self.by_address.insert(address, slot).filter(|previous| *previous != slot)
-            && let Some(previous) = self.slots.get_mut(previous)
-        {
-            previous.addresses.retain(|known| *known != address);
-        }
-        let endpoint = &mut self.slots[slot];
-        endpoint.last_heard = now;
-        // The transport lets 16 addresses in, so this has room.
-        let _ = endpoint.addresses.try_push(address);
-    }
-
-    fn unlearn_address(&mut self, slot: usize, address: SocketAddr) {
-        if let Some(endpoint) = self.slots.get_mut(slot) {
-            endpoint.addresses.retain(|known| *known != address);
-        }
-        if self.by_address.get(&address) == Some(&slot) {
-            self.by_address.remove(&address);
-        }
-    }
-
-    /// A connection is its user's from the first valid check on; a connection cannot change hands.
-    fn learn_stream(&mut self, now: Instant, slot: usize, remote: SocketAddr) {
-        let Some(endpoint) = self.slots.get_mut(slot) else { return };
-        endpoint.last_heard = now;
-        // The transport lets 16 in, so this has room.
-        if !self.by_stream.contains_key(&remote) && endpoint.streams.try_push(remote).is_ok() {
-            self.by_stream.insert(remote, slot);
-        }
     }
 
     fn connected(&mut self, now: Instant, slot: usize, profile: Profile, flush: &mut dyn Flush) {
@@ -924,91 +551,12 @@ impl Worker {
     }
 }
 
-/// The bridge's side, for an offer.
-fn local_transport(
-    settings: &Settings,
-    identity: &Identity,
-    ice: IceCredentials,
-    channel: ChannelAddress,
-) -> LocalTransport {
-    LocalTransport {
-        ice,
-        fingerprint: identity.fingerprint(OFFERED_SETUP),
-        candidates: settings.candidates.clone(),
-        channel,
-        channels: settings.channels,
-    }
-}
-
-/// The bridge's own SSRCs in a conference: the same on each of its workers, without asking. Nobody need be kept from
-/// guessing them.
-fn feedback_of(bridge: &str, conference: ConferenceId) -> FeedbackSsrcs {
-    use std::hash::{Hash, Hasher};
-    // Nine or ten digits: clients look for SSRCs by containment of text.
-    let ssrc = |number: u8| {
-        let mut hasher = rustc_hash::FxHasher::default();
-        (bridge, conference, number).hash(&mut hasher);
-        Ssrc(1_000_000_000 + u32::try_from(hasher.finish() % 1_000_000_000).unwrap_or(0))
-    };
-    FeedbackSsrcs { audio: ssrc(0), video: ssrc(1) }
-}
-
 fn key_of(slot: usize) -> EndpointKey {
     EndpointKey(u32::try_from(slot).unwrap_or(u32::MAX))
 }
 
 fn slot_of_key(key: EndpointKey) -> usize {
     usize::try_from(key.0).unwrap_or(usize::MAX)
-}
-
-/// ICE's and DTLS's way out.
-struct BatchWire<'a> {
-    slot: usize,
-    batch: &'a mut Batch,
-    flush: &'a mut dyn Flush,
-}
-
-impl Wire for BatchWire<'_> {
-    fn datagram(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
-        self.batch.push(self.flush, self.slot, |slot| {
-            slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
-            Some((bytes.len(), local, remote))
-        });
-    }
-}
-
-/// Media's way out: plaintext in, sealed in place.
-struct BatchEgress<'a> {
-    slots: &'a mut Slab<Endpoint>,
-    batch: &'a mut Batch,
-    links: &'a mut Links,
-    counters: &'a mut Counters,
-    flush: &'a mut dyn Flush,
-}
-
-impl Egress for BatchEgress<'_> {
-    fn rtp(&mut self, to: EndpointKey, write: impl FnOnce(&mut [u8]) -> usize) {
-        let Some(endpoint) = self.slots.get_mut(slot_of_key(to)) else { return };
-        self.batch.push(self.flush, slot_of_key(to), |slot| {
-            let len = write(&mut slot[..PLAINTEXT_MAX]);
-            if len == 0 { None } else { endpoint.transport.seal_rtp(slot, len) }
-        });
-    }
-
-    fn rtcp(&mut self, to: EndpointKey, compound: &[u8]) {
-        let Some(endpoint) = self.slots.get_mut(slot_of_key(to)) else { return };
-        self.batch.push(self.flush, slot_of_key(to), |slot| {
-            slot.get_mut(..compound.len())?.copy_from_slice(compound);
-            endpoint.transport.seal_rtcp(slot, compound.len())
-        });
-    }
-
-    fn frame(&mut self, to: Shards, frame: &[u8]) -> Shards {
-        let lost = self.links.copy(to, frame);
-        self.counters.copied += to.without(lost).len();
-        self.counters.uncopied += lost.len();
-        lost
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::identity::ice_credentials;
-use crate::transport::Profile;
+use crate::transport::{Profile, Role, Transport, Wire};
 use std::sync::Mutex;
-use tertulia_model::{DtlsSetup, MediaKind, Source, SourceName, SourceSet, VideoType};
+use tertulia_model::{
+    BridgeRequest, Capabilities, ChannelSink, DtlsSetup, MediaKind, Refusal, RemoteTransport, Source, SourceName,
+    SourceSet, Ssrc, VideoType,
+};
 
 #[derive(Default)]
 pub(super) struct Log(pub(super) Mutex<Vec<BridgeEvent>>);
