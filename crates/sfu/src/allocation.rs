@@ -31,6 +31,8 @@ const KEEP_MAX_BPS: u64 = 100_000;
 pub(crate) struct Candidate<'a> {
     /// The caller's number for it: small, dense, the same in each call.
     pub(crate) source: usize,
+    /// Which of all the sources that ever had this number; from 1.
+    pub(crate) serial: u32,
     pub(crate) name: &'a SourceName,
     /// How long ago its owner was dominant speaker, 0 the latest.
     pub(crate) speech_rank: u32,
@@ -129,7 +131,7 @@ impl Allocation {
     /// Orders what is sent and wanted at all.
     fn rank(&mut self, request: &Request<'_>, history: &mut History) {
         for (index, candidate) in (0..).zip(request.candidates) {
-            let wish = history.wish(request.constraints, candidate.source, candidate.name);
+            let wish = history.wish(request.constraints, candidate);
             if candidate.enabled && candidate.video_type != VideoType::None && !wish.limit.is_off() {
                 let lists = u64::from(wish.stage) << 42 | u64::from(wish.selected) << 32;
                 self.order.push((lists | u64::from(candidate.speech_rank), index));
@@ -145,7 +147,7 @@ impl Allocation {
         for (place, (_, index)) in (0..).zip(&self.order).take(places) {
             let index = usize::try_from(*index).unwrap_or(usize::MAX);
             let candidate = &request.candidates[index];
-            let Wish { stage, selected, limit } = history.wish(request.constraints, candidate.source, candidate.name);
+            let Wish { stage, selected, limit } = history.wish(request.constraints, candidate);
             let on_stage = stage != Wish::NOWHERE;
             let group = if on_stage { 0 } else { 1 + u64::from(selected == Wish::NOWHERE) };
             let is_camera = u64::from(!candidate.video_type.is_desktop());
@@ -177,7 +179,7 @@ impl Allocation {
             }
         }
         for decision in self.decisions.iter().filter(|decision| decision.max_height == 0) {
-            history.let_go(decision.source);
+            history.let_go(now, decision.source);
         }
     }
 }

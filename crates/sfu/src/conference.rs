@@ -124,6 +124,8 @@ pub struct Conference {
     /// A key frame of somebody who began to speak, before anybody asks for it.
     preemptive: Option<(Instant, EndpointKey)>,
     last_packet: Option<Instant>,
+    /// Of the newest source.
+    last_serial: u32,
     next_tick: Option<Instant>,
     next_pace: Option<Instant>,
     relay: relay::Relay,
@@ -155,6 +157,7 @@ impl Conference {
             waiting: Vec::new(),
             preemptive: None,
             last_packet: None,
+            last_serial: 0,
             next_tick: None,
             next_pace: None,
             relay: relay::Relay::default(),
@@ -449,6 +452,8 @@ impl Conference {
         let kind = source.kind;
         let from = self.endpoints.get(index_of(source.owner)).and_then(|owner| owner.shard);
         let index = self.sources.insert(source);
+        self.last_serial = self.last_serial.wrapping_add(1).max(1);
+        self.sources[index].serial = self.last_serial;
         self.sources[index].crossing.from = from;
         for (encoding, stream) in self.sources[index].encodings.iter().enumerate() {
             self.routes.insert(stream.ssrc, Route { source: index, encoding, rtx: false });

@@ -57,7 +57,7 @@ pub(crate) struct Constraints {
     /// Whether the receiver has spoken: only then its initial last-N is over.
     spoken: bool,
     /// Grows with each change.
-    version: u64,
+    version: u32,
 }
 
 impl Default for Constraints {
@@ -93,14 +93,14 @@ impl Constraints {
     pub(crate) fn set_initial_last_n(&mut self, last_n: u32) {
         if !self.spoken {
             self.last_n = Some(last_n);
-            self.version += 1;
+            self.version = self.version.wrapping_add(1).max(1);
         }
     }
 
     /// Takes a message.
     pub(crate) fn apply(&mut self, change: Change) {
         self.spoken = true;
-        self.version += 1;
+        self.version = self.version.wrapping_add(1).max(1);
         if let Some(last_n) = change.last_n {
             self.last_n = u32::try_from(last_n).ok();
         }
@@ -127,7 +127,7 @@ impl Constraints {
     }
 
     /// Grows with each change: what was worked out from an older version has to be worked out again.
-    pub(crate) fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u32 {
         self.version
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Source {
     /// Its owner's place in the conference.
     pub(crate) owner: u32,
     pub(crate) owner_key: EndpointKey,
+    /// Counts the sources of the conference, from 1; 0 until it is in one.
+    pub(crate) serial: u32,
     pub(crate) name: SourceName,
     pub(crate) kind: MediaKind,
     pub(crate) video_type: VideoType,
@@ -73,6 +75,7 @@ impl Source {
                 None => all.push(Self {
                     owner,
                     owner_key,
+                    serial: 0,
                     name: source.name.clone(),
                     kind: source.kind,
                     video_type: source.video_type,

@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use slab::Slab;
 use tertulia_model::SourceName;
 
+use super::Candidate;
 use super::menu::{Layer, Menu};
 use crate::constraints::{Constraints, Limit};
 
@@ -32,7 +34,10 @@ const PART: Duration = Duration::from_millis(500);
 /// What the allocation remembers of one receiver.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    sources: Vec<Option<Memory>>,
+    /// By the conference's numbers.
+    sources: Vec<Known>,
+    /// Of the few that it gets, or got until lately.
+    served: Slab<Served>,
     steady: Steady,
     /// When anything came down last.
     fell: Option<Instant>,
@@ -48,12 +53,21 @@ pub(super) struct Wish {
     pub(super) limit: Limit,
 }
 
-#[derive(Debug, Clone)]
-struct Memory {
-    name: SourceName,
+/// A source, as one receiver wishes for it. Each receiver keeps one for each source of the conference.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Which of all the sources that ever had this number; 0 is none.
+    serial: u32,
     /// The version of the constraints that `wish` was read from.
-    version: u64,
+    version: u32,
     wish: Wish,
+    /// Its place among the served, or [`Self::UNSERVED`].
+    served: u32,
+}
+
+/// What became of a source while it was wanted.
+#[derive(Debug, Default)]
+struct Served {
     /// Under which limit it was served last, and whether on stage; `None` when it was not wanted.
     terms: Option<(Limit, bool)>,
     /// Encoding and layer that it got.
@@ -90,8 +104,8 @@ impl Wish {
         }
     }
 
-    pub(super) fn is_on_stage(&self) -> bool {
-        self.stage != Self::NOWHERE
+    fn terms(&self) -> (Limit, bool) {
+        (self.limit, self.stage != Self::NOWHERE)
     }
 }
 
@@ -101,21 +115,21 @@ impl History {
         self.steady.note(now, available_bps)
     }
 
-    /// The wish for a source. Names are compared only when it changed, or the source did.
-    pub(super) fn wish(&mut self, constraints: &Constraints, source: usize, name: &SourceName) -> Wish {
-        if source >= self.sources.len() {
-            self.sources.resize(source + 1, None);
+    /// The wish for a source. Its name is looked for only when the wishes changed, or the source did.
+    pub(super) fn wish(&mut self, constraints: &Constraints, candidate: &Candidate<'_>) -> Wish {
+        if candidate.source >= self.sources.len() {
+            self.sources.resize(candidate.source + 1, Known::NONE);
         }
-        let memory = &mut self.sources[source];
-        match memory {
-            Some(memory) if memory.version == constraints.version() && memory.name == *name => {}
-            Some(memory) if memory.name == *name => {
-                memory.wish = Wish::read(constraints, name);
-                memory.version = constraints.version();
-            }
-            Some(_) | None => *memory = Some(Memory::new(constraints, name)),
+        let known = &mut self.sources[candidate.source];
+        if known.serial != candidate.serial {
+            self.served.try_remove(known.place());
+            *known = Known { serial: candidate.serial, ..Known::NONE };
         }
-        memory.as_ref().map_or(Wish { stage: 0, selected: 0, limit: Limit::lines(0) }, |memory| memory.wish)
+        if known.version != constraints.version() {
+            known.wish = Wish::read(constraints, candidate.name);
+            known.version = constraints.version();
+        }
+        known.wish
     }
 
     /// How far a wanted source may go, given what there is and what has been there for a while.
@@ -130,16 +144,17 @@ impl History {
         if bandwidth.0 == u64::MAX {
             return Leeway { held: None, ceiling_bps: Some(u64::MAX), is_fresh: true }; // nothing wobbles
         }
-        let memory = self.sources.get(source).and_then(Option::as_ref);
-        let terms = memory.map(|memory| (memory.wish.limit, memory.wish.is_on_stage()));
-        let Some(memory) = memory.filter(|memory| memory.terms.is_some() && memory.terms == terms) else {
+        let known = self.sources.get(source);
+        let terms = known.map(|known| known.wish.terms());
+        let served = known.and_then(|known| self.served.get(known.place()));
+        let Some(served) = served.filter(|served| served.terms.is_some() && served.terms == terms) else {
             // The receiver asked for something else: it does not wait for what it asked.
-            let held = memory.and_then(|memory| memory.place(menu, layers));
+            let held = served.and_then(|served| served.place(menu, layers));
             return Leeway { held, ceiling_bps: Some(bandwidth.0), is_fresh: true };
         };
         Leeway {
-            held: memory.place(menu, layers),
-            ceiling_bps: if memory.may_rise(now) { Some(self.ceiling(now, bandwidth)) } else { None },
+            held: served.place(menu, layers),
+            ceiling_bps: if served.may_rise(now) { Some(self.ceiling(now, bandwidth)) } else { None },
             is_fresh: false,
         }
     }
@@ -160,38 +175,56 @@ impl History {
         leeway: Leeway,
         target: Option<usize>,
     ) {
-        let Some(memory) = self.sources.get_mut(source).and_then(Option::as_mut) else { return };
+        let Some(known) = self.sources.get_mut(source) else { return };
+        if !self.served.contains(known.place()) {
+            let place = self.served.insert(Served::default());
+            known.served = u32::try_from(place).unwrap_or(Known::UNSERVED);
+        }
+        let Some(served) = self.served.get_mut(known.place()) else { return };
         if leeway.is_fresh {
-            memory.asked = Some(now);
+            served.asked = Some(now);
         }
         if target > leeway.held {
-            memory.rose = Some(now);
+            served.rose = Some(now);
         } else if target < leeway.held && !leeway.is_fresh {
-            memory.fell = Some(now);
+            served.fell = Some(now);
             if self.fell != Some(now) {
                 let counted = if is_within(self.fell, now, FALLS_COUNTED) { self.falls } else { 0 };
                 (self.fell, self.falls) = (Some(now), (counted + 1).min(FALLS_MAX));
             }
         }
-        memory.terms = Some((memory.wish.limit, memory.wish.is_on_stage()));
-        memory.held = target.map(|index| (layers[index].encoding, layers[index].layer));
+        served.terms = Some(known.wish.terms());
+        served.held = target.map(|index| (layers[index].encoding, layers[index].layer));
     }
 
-    /// Notes that a source is not wanted now.
-    pub(super) fn let_go(&mut self, source: usize) {
-        if let Some(memory) = self.sources.get_mut(source).and_then(Option::as_mut) {
-            (memory.terms, memory.held) = (None, None);
+    /// Notes that a source is not wanted now. Once nothing of the past counts any more, it is forgotten.
+    pub(super) fn let_go(&mut self, now: Instant, source: usize) {
+        let Some(known) = self.sources.get_mut(source) else { return };
+        let Some(served) = self.served.get_mut(known.place()) else { return };
+        (served.terms, served.held) = (None, None);
+        if served.is_past(now) {
+            self.served.remove(known.place());
+            known.served = Known::UNSERVED;
         }
     }
 }
 
-impl Memory {
-    fn new(constraints: &Constraints, name: &SourceName) -> Self {
-        let wish = Wish::read(constraints, name);
-        let version = constraints.version();
-        Self { name: name.clone(), version, wish, terms: None, held: None, asked: None, rose: None, fell: None }
-    }
+impl Known {
+    const UNSERVED: u32 = u32::MAX;
+    /// No source; its version is that of no constraints.
+    const NONE: Self = Self {
+        serial: 0,
+        version: 0,
+        wish: Wish { stage: Wish::NOWHERE, selected: Wish::NOWHERE, limit: Limit::lines(0) },
+        served: Self::UNSERVED,
+    };
 
+    fn place(&self) -> usize {
+        usize::try_from(self.served).unwrap_or(usize::MAX)
+    }
+}
+
+impl Served {
     /// What it had, as a layer that is offered now: the same, a better one that costs no more, or what is left below.
     fn place(&self, menu: &Menu, layers: &[Layer]) -> Option<usize> {
         let held = self.held?;
@@ -200,6 +233,12 @@ impl Memory {
         let below = if same { None } else { menu.offered.below(index + 1) };
         // Nothing below is worth it when something above costs no more: somebody who had a picture keeps one.
         below.or_else(|| menu.offered.at_least(index))
+    }
+
+    /// Whether it was served for the last time so long ago that it could never have been.
+    fn is_past(&self, now: Instant) -> bool {
+        let has_rested = !is_within(self.rose, now, RISE_GAP) && !is_within(self.fell, now, RISE_GAP);
+        has_rested && !is_within(self.asked, now, OFFER_PATIENCE)
     }
 
     fn may_rise(&self, now: Instant) -> bool {
@@ -244,6 +283,34 @@ fn is_within(last: Option<Instant>, now: Instant, interval: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_forgotten_once_it_has_rested() {
+        let (start, constraints, mut history) = (Instant::now(), Constraints::default(), History::default());
+        let name = SourceName::parse("a-v0").unwrap();
+        let layers = [Layer { encoding: 0, layer: 0, height: 180, fps: 30.0, bps: 100_000 }];
+        let candidate = |source: usize, serial: u32| Candidate {
+            source,
+            serial,
+            name: &name,
+            speech_rank: 0,
+            enabled: true,
+            video_type: tertulia_model::VideoType::Camera,
+            layers: &layers,
+        };
+        for (source, serial) in (0..100).zip(1..) {
+            let now = start + Duration::from_secs(u64::from(serial));
+            history.wish(&constraints, &candidate(source, serial));
+            let leeway = Leeway { held: None, ceiling_bps: Some(1_000_000), is_fresh: true };
+            history.settle(now, source, &layers, leeway, Some(0));
+            (0..source).for_each(|passed| history.let_go(now, passed));
+            assert!(history.served.len() <= 3, "{}", history.served.len());
+            assert!(history.served.contains(history.sources[source].place()));
+        }
+        history.wish(&constraints, &candidate(99, 101));
+        assert_eq!(history.sources[99].served, Known::UNSERVED, "another source has no past");
+        assert!(size_of::<Known>() <= 24);
+    }
 
     #[test]
     fn what_has_been_there_for_a_while_is_the_lowest_of_it() {

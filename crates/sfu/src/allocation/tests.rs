@@ -14,6 +14,7 @@ pub(super) const FULL: [u64; 9] = [50, 100, 150, 165, 330, 500, 660, 1_320, 2_00
 
 #[derive(Debug)]
 struct Sent {
+    serial: u32,
     name: SourceName,
     video_type: VideoType,
     enabled: bool,
@@ -36,6 +37,7 @@ impl Receiver {
     /// `cameras` senders called a, b, c and so on, each a camera in full; the first spoke last.
     fn of(cameras: usize) -> Self {
         let camera = |n: usize| Sent {
+            serial: 1 + u32::try_from(n).unwrap(),
             name: name(&format!("{}-v0", char::from(b'a' + u8::try_from(n % 26).unwrap()))),
             video_type: VideoType::Camera,
             enabled: true,
@@ -66,9 +68,9 @@ impl Receiver {
     fn at(&mut self, ms: u64, kbps: Option<u64>) -> Vec<Option<usize>> {
         let mut candidates = Vec::new();
         for (source, sent) in self.sent.iter().enumerate() {
-            let Sent { name, video_type, enabled, speech_rank, layers } = sent;
-            let (video_type, enabled, speech_rank) = (*video_type, *enabled, *speech_rank);
-            candidates.push(Candidate { source, name, speech_rank, enabled, video_type, layers });
+            let Sent { serial, name, video_type, enabled, speech_rank, layers } = sent;
+            let (serial, video_type, enabled, speech_rank) = (*serial, *video_type, *enabled, *speech_rank);
+            candidates.push(Candidate { source, serial, name, speech_rank, enabled, video_type, layers });
         }
         let request = Request {
             constraints: &self.constraints,
@@ -324,7 +326,7 @@ fn who_changes_its_wishes_does_not_wait() {
 fn a_number_that_became_another_source_has_no_past() {
     let mut receiver = Receiver::of(1).wishing(stage(&["b-v0"], 720));
     assert_eq!(receiver.at(0, Some(9_000)), [Some(2)]);
-    receiver.sent[0].name = name("b-v0");
+    (receiver.sent[0].serial, receiver.sent[0].name) = (2, name("b-v0"));
     assert_eq!(receiver.at(10, Some(9_000)), [Some(8)]);
 }
 

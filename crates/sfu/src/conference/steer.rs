@@ -58,6 +58,7 @@ impl Conference {
         let candidates: Vec<Candidate<'_>> = sources
             .map(|(index, source)| Candidate {
                 source: index,
+                serial: source.serial,
                 name: &source.name,
                 speech_rank: speakers.rank(source.owner_key),
                 enabled: source.is_enabled(),
