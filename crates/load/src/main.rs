@@ -7,6 +7,7 @@ mod client;
 mod cross;
 mod fanout;
 mod histogram;
+mod instructions;
 mod janus;
 mod link;
 mod measure;

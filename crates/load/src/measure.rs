@@ -38,6 +38,8 @@ pub(crate) struct Window {
     pub(crate) busy: Cpu,
     /// Of all threads of the bridge's process.
     pub(crate) process: Cpu,
+    /// Of the same threads as `busy`, where the processor counts them.
+    pub(crate) instructions: Option<u64>,
     pub(crate) generator_s: f64,
     pub(crate) seen: Reading,
     /// Packets of the window, its beginning and end included, that never came.
@@ -105,12 +107,14 @@ pub(crate) fn window(meeting: &mut Meeting, pace: Pace, activity: Activity, thre
     let before = meeting.counters()?;
     meeting.tell(|| Order::Clear);
     let cpu_before = meeting.read()?.cpu;
+    let instructions = meeting.process.instructions(threads);
     let (busy, process, start) = (meeting.process.cpu(threads)?, meeting.process.cpu("")?, Instant::now());
     match activity {
         Activity::Flow(_) => meeting.pump(pace.window)?,
         Activity::Switch => change_the_stage(meeting, pace.window)?,
     }
     let (busy, process) = (meeting.process.cpu(threads)?.since(busy), meeting.process.cpu("")?.since(process));
+    let instructions = instructions.and_then(|instructions| instructions.count());
     let seconds = start.elapsed().as_secs_f64();
     let seen = meeting.read()?;
     let after = meeting.counters()?;
@@ -122,6 +126,7 @@ pub(crate) fn window(meeting: &mut Meeting, pace: Pace, activity: Activity, thre
         seconds,
         busy,
         process,
+        instructions,
         generator_s: seen.cpu.saturating_sub(cpu_before).as_secs_f64(),
         lost: lost(&end).saturating_sub(lost(&beginning)),
         seen,
@@ -172,6 +177,12 @@ pub(crate) fn median(mut numbers: Vec<f64>) -> Option<(f64, f64, f64)> {
     Some((numbers[middle], numbers[0], *numbers.last()?))
 }
 
+/// How far estimates are from what is true, as a share of it, in the median: negative is too low.
+pub(crate) fn median_error(estimates: impl Iterator<Item = u64>, rate_bps: u64) -> Option<f64> {
+    let rate = rate_bps as f64;
+    median(estimates.map(|bps| (bps as f64 - rate) / rate).collect()).map(|(middle, ..)| middle)
+}
+
 /// Datagrams that found a full buffer on this machine (`RcvbufErrors` of RFC 4113's table, as Linux shows it).
 fn kernel_drops() -> u64 {
     let text = std::fs::read_to_string("/proc/net/snmp").unwrap_or_default();
@@ -195,5 +206,11 @@ mod tests {
     fn the_median_is_one_of_the_numbers() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some((2.0, 1.0, 3.0)));
         assert_eq!(median(Vec::new()), None);
+    }
+
+    #[test]
+    fn an_estimate_below_the_rate_is_a_negative_error() {
+        assert_eq!(median_error([500, 750, 2_000].into_iter(), 1_000), Some(-0.25));
+        assert_eq!(median_error([].into_iter(), 1_000), None);
     }
 }

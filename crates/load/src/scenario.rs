@@ -18,6 +18,10 @@ use crate::shard::{Order, Reading};
 
 /// Joins a second where joining is not what is measured.
 const JOINS_PER_S: u32 = 400;
+/// Media has to flow for so long until what the bridge believes of a path is worth asking.
+const SETTLING: Duration = Duration::from_secs(5);
+/// It tells that to clients every ten seconds.
+const TOLD_WITHIN: Duration = Duration::from_secs(11);
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -356,10 +360,25 @@ fn lossy(network: Lossy, manner: Manner<'_>) -> io::Result<Record> {
         record.put("queue_max_ms", all.queued_max.as_millis() as u64);
         let bits = all.tally.bytes as f64 * 8.0 / rounds.iter().map(|round| round.bridge.seconds).sum::<f64>();
         record.put("received_share_of_bottleneck", bits / f64::from(network.subscribers) / badness.rate_bps as f64);
+        settle(&mut meeting)?;
+        record.put_number("bwe_error", measure::median_error(meeting.estimates.values().copied(), badness.rate_bps));
     }
     conclude(&mut record, &mut meeting, &rounds)?;
     meeting.end();
     Ok(record)
+}
+
+/// Lets media flow on until the bridge has told everybody behind a bottleneck what it believes of it.
+fn settle(meeting: &mut Meeting) -> io::Result<()> {
+    meeting.tell(|| Order::Send(u32::MAX));
+    meeting.pump(SETTLING)?;
+    meeting.estimates.clear();
+    let (start, told) = (Instant::now(), meeting.plan.people.iter().filter(|person| person.badness.is_some()).count());
+    while meeting.estimates.len() < told && start.elapsed() < TOLD_WITHIN {
+        meeting.pump(Duration::from_millis(50))?;
+    }
+    meeting.tell(|| Order::Send(0));
+    Ok(())
 }
 
 /// The same load for each worker, on more and more of them.
