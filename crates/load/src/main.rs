@@ -16,6 +16,7 @@ mod payload;
 mod plan;
 mod process;
 mod protocol;
+mod publisher;
 mod record;
 mod scenario;
 mod shard;
@@ -23,6 +24,7 @@ mod socket;
 mod sources;
 mod stream;
 mod tally;
+mod way;
 
 use std::io::Write;
 use std::net::SocketAddr;
