@@ -158,21 +158,15 @@ fn run(command: Command, options: &Options) -> std::io::Result<()> {
             print!("{}", record::table(&[result]));
             return Ok(());
         }
-        Command::Scenario(scenario) => vec![scenario],
-        Command::Report { quick } => scenario::report(quick),
+        Command::Scenario(scenario) => vec![(scenario, options.climb)],
+        Command::Report { quick } => scenario::report(quick, options.climb),
     };
     let program = std::env::current_exe()?;
-    let manner = Manner {
-        program: &program,
-        how,
-        pace,
-        climb: options.climb,
-        cross_check: options.cross_check,
-        seed: options.seed,
-    };
+    let manner =
+        Manner { program: &program, how, pace, climb: false, cross_check: options.cross_check, seed: options.seed };
     let mut all = Vec::new();
-    for scenario in scenarios {
-        for result in scenario::run(scenario, manner)? {
+    for (scenario, climb) in scenarios {
+        for result in scenario::run(scenario, Manner { climb, ..manner })? {
             publish(&result, options)?;
             all.push(result);
         }

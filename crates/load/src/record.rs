@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::histogram::Histogram;
-use crate::measure::{Round, Window, median};
+use crate::measure::{Round, Window, median, settled};
 use crate::meeting::Joined;
 use crate::protocol::Counters;
 
@@ -49,9 +49,9 @@ impl Record {
         self.quantiles("join_to_connected_ms", &joined.connected_ms);
     }
 
-    /// What rounds of windows showed. The first is left out when there are more: caches grow in it.
+    /// What rounds of windows showed, as far as they count.
     pub(crate) fn rounds(&mut self, rounds: &[Round], workers: usize, shards: usize) {
-        let rounds = if rounds.len() > 1 { &rounds[1..] } else { rounds };
+        let rounds = settled(rounds);
         let of = |pick: &dyn Fn(&Round) -> Option<f64>| median(rounds.iter().filter_map(pick).collect());
         self.put("rounds", rounds.len());
         let cost = of(&|round| round.bridge.ns_per_packet());
