@@ -10,6 +10,8 @@ use crate::shard::{Order, Reading};
 
 /// After the last packet was sent, until it counts as lost.
 const DRAIN: Duration = Duration::from_millis(400);
+/// What an overloaded machine left in its queues is waited for this long.
+const CALM_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long, how often.
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +135,23 @@ pub(crate) fn window(meeting: &mut Meeting, pace: Pace, activity: Activity, thre
         counters: Some((before, after)),
         kernel_drops: kernel_drops().saturating_sub(drops),
     })
+}
+
+/// Waits until nothing comes any more: after an overload, queues of the kernel hold seconds of packets.
+///
+/// # Errors
+/// As [`rounds`].
+pub(crate) fn calm(meeting: &mut Meeting) -> io::Result<()> {
+    let (start, mut before) = (Instant::now(), meeting.read()?.received);
+    while start.elapsed() < CALM_WITHIN {
+        meeting.pump(DRAIN)?;
+        let now = meeting.read()?.received;
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
 }
 
 fn fan_out(meeting: &mut Meeting, pace: Pace, activity: Activity, sealed: bool, run: usize) -> io::Result<Window> {

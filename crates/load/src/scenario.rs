@@ -256,6 +256,7 @@ fn climb(meeting: &mut Meeting, manner: Manner<'_>, record: &mut Record) -> io::
             "latency_p99_us": window.seen.tally.latency.quantile(0.99),
         }));
         if lost > 0 {
+            measure::calm(meeting)?;
             break;
         }
         best = rooms;
