@@ -87,8 +87,8 @@ fn serve(bridge: &BridgeHandle, reports: &Sender<Report>) -> std::io::Result<()>
             Order::Open { room } => {
                 bridge.open(ConferenceId(room), Arc::new(Events { room, reports: reports.clone() }));
             }
-            Order::Channel { room, person } => {
-                let sink = Channel { person, reports: reports.clone(), texts: Arc::clone(&texts) };
+            Order::Channel { room, person, estimates } => {
+                let sink = Channel { person, estimates, reports: reports.clone(), texts: Arc::clone(&texts) };
                 bridge.attach_channel(ConferenceId(room), sources::endpoint(person), Arc::new(sink));
             }
             Order::Message { room, person, text } => {
@@ -162,6 +162,8 @@ fn counters(bridge: &BridgeHandle, texts: &AtomicU64) -> Counters {
         refused: counters.refused,
         dropped_full: counters.dropped_full,
         runs: counters.runs.to_vec(),
+        sending_calls: counters.sending_calls.to_vec(),
+        receiving_calls: counters.receiving_calls.to_vec(),
         connected: workers.connected_aead_256 + workers.connected_aead_128 + workers.connected_sha1,
         failed: workers.failed_certificate + workers.failed_handshake,
         panics: workers.panics,
@@ -204,9 +206,10 @@ impl EventSink for Events {
     }
 }
 
-/// A channel to a client that reads only what concerns its camera.
+/// A channel to a client that reads only what concerns its camera, and what is believed of its path where that is wanted.
 struct Channel {
     person: u32,
+    estimates: bool,
     reports: Sender<Report>,
     texts: Arc<AtomicU64>,
 }
@@ -220,6 +223,13 @@ impl ChannelSink for Channel {
         {
             let person = sources::endpoint(self.person).to_string();
             let _ = self.reports.send(Report::MaxHeight { person, max_height });
+        }
+        if self.estimates
+            && text.contains("ConnectionStats")
+            && let Ok(value) = serde_json::from_str::<serde_json::Value>(&text)
+            && let Some(bps) = value["estimatedDownlinkBandwidth"].as_u64()
+        {
+            let _ = self.reports.send(Report::Estimate { person: self.person, bps });
         }
         true
     }

@@ -1,4 +1,4 @@
-//! One client: the bridge's own transport from the other side, what it sends, and what it checks of what comes.
+//! One client: the bridge's own transport from the other side, and what it checks of what comes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -7,35 +7,23 @@ use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
 use tertulia_media::identity::Identity;
 use tertulia_media::srtp::OpenError;
-use tertulia_media::transport::{Event, Role, Transport, Wire};
+use tertulia_media::transport::{Event, Role, Transport};
 use tertulia_model::{Fingerprint, IceCredentials};
 use tertulia_rtp::extension::parse_transport_cc;
-use tertulia_rtp::packet::{Header, write_header};
-use tertulia_rtp::rtcp::{Compound, ReportBlock, Rtcp, Writer};
+use tertulia_rtp::rtcp::{Compound, ReportBlock, Writer};
 use tertulia_rtp::transport_cc::Recorder;
 use tertulia_rtp::{Packet, rtx};
 
-use crate::camera::{Camera, Picture, Voice};
 use crate::cross::Ready;
 use crate::link::{Badness, Link};
-use crate::payload::{self, Stamp};
-use crate::socket::{Net, SLOT_LEN};
+use crate::payload;
+use crate::publisher::{Outlet, Publisher, TRANSPORT_CC_ID};
+use crate::socket::Net;
 use crate::sources::{Slot, owner, ssrc};
 use crate::stream::{Arrived, Stream};
 use crate::tally::Tally;
+use crate::way::Way;
 
-/// Ids and payload types of every offer (`tertulia_model::profile`).
-const AUDIO_LEVEL_ID: u8 = 1;
-pub(crate) const TRANSPORT_CC_ID: u8 = 5;
-pub(crate) const VP8: u8 = 100;
-pub(crate) const VP8_RTX: u8 = 96;
-pub(crate) const OPUS: u8 = 111;
-/// −dBov of speech and of silence (RFC 6464).
-const SPEECH_LEVEL: u8 = 25 | 0x80;
-const SILENCE_LEVEL: u8 = 127;
-/// Payload of a packet of sound: 32 kbit/s, and comfort noise.
-const SPEECH_LEN: usize = 80;
-const SILENCE_LEN: usize = 40;
 /// Transport-wide feedback, as Chromium sends it.
 const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);
 /// While something is missing.
@@ -45,7 +33,6 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const BLOCKS_MAX: usize = 24;
 /// Our own RTCP needs a sender; this one is nobody's stream.
 const FEEDBACK_SSRC: u32 = 0x0fff_ffff;
-const PLAINTEXT_MAX: usize = 1_500;
 
 /// Who a client is.
 pub(crate) struct Spec {
@@ -122,17 +109,12 @@ impl Around<'_> {
 
 /// One client.
 pub(crate) struct Client {
-    person: u32,
     room: u32,
     address: SocketAddr,
     bridge: SocketAddr,
     transport: Transport,
     transport_at: Option<Instant>,
-    camera: Option<Camera>,
-    voice: Option<Voice>,
-    /// Camera and microphone of the other mode: each way out has numbers of its own, so that neither sees a gap.
-    spare: (Option<Camera>, Option<Voice>),
-    transport_cc: u16,
+    publisher: Publisher,
     streams: FxHashMap<u32, Stream>,
     recorder: Recorder,
     last_media_ssrc: u32,
@@ -147,37 +129,6 @@ pub(crate) struct Client {
     seen_first: bool,
     seen_watched: Option<Instant>,
     ended: bool,
-}
-
-/// The way out: through the bad network where there is one.
-struct Way<'a> {
-    now: Instant,
-    ip: Ipv4Addr,
-    net: &'a mut Net,
-    up: &'a mut Option<Link>,
-}
-
-impl Way<'_> {
-    fn send(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<(usize, SocketAddr)>) {
-        match self.up {
-            None => self.net.push(self.ip, fill),
-            Some(link) => {
-                let mut bytes = [0; SLOT_LEN];
-                if let Some((len, _)) = fill(&mut bytes) {
-                    link.push(self.now, &bytes[..len]);
-                }
-            }
-        }
-    }
-}
-
-impl Wire for Way<'_> {
-    fn datagram(&mut self, _: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
-        self.send(|slot| {
-            slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
-            Some((bytes.len(), remote))
-        });
-    }
 }
 
 /// Splits a client into its way out and the rest, of which the borrow checker cannot know that they are apart.
@@ -195,16 +146,12 @@ impl Client {
         let round_trip = spec.badness.map_or(0, |badness| 2 * badness.delay_ms + badness.jitter_ms);
         let role = if spec.offers { Role::Bridge } else { Role::Client };
         let mut client = Self {
-            person: spec.person,
             room: spec.room,
             address,
             bridge: spec.bridge,
             transport: Transport::new(now, role, identity, spec.credentials.clone(), &[address]),
             transport_at: None,
-            camera: spec.camera.then(|| Camera::new(spec.person)),
-            voice: spec.voice.map(Voice::new),
-            spare: (spec.camera.then(|| Camera::new(spec.person)), spec.voice.map(Voice::new)),
-            transport_cc: 0,
+            publisher: Publisher::new(spec.person, spec.camera, spec.voice),
             streams: FxHashMap::default(),
             recorder: Recorder::default(),
             last_media_ssrc: 0,
@@ -221,7 +168,7 @@ impl Client {
             ended: false,
         };
         if spec.foreign.is_some() {
-            client.camera.iter_mut().for_each(|camera| camera.send_only(2)); // there is no common form of simulcast
+            client.publisher.send_only(2); // there is no common form of simulcast
         }
         let (credentials, fingerprint) = spec.remote.clone();
         let mut events = Vec::new();
@@ -250,45 +197,32 @@ impl Client {
     /// When [`Client::on_timeout`] next has work to do.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let links = self.up.iter().chain(&self.down).filter_map(Link::next_timeout);
-        let sending = self.camera.iter().filter_map(Camera::next_timeout);
-        let sending = sending.chain(self.voice.iter().filter_map(Voice::next_timeout));
-        links.chain(sending).chain(self.transport_at).chain(self.feedback_at).min()
+        links.chain(self.publisher.next_timeout()).chain(self.transport_at).chain(self.feedback_at).min()
     }
 
     /// Starts camera and microphone, at a moment of its own within the first frame; those of later rooms stop.
     pub(crate) fn start(&mut self, now: Instant, rooms: u32) {
         if self.room >= rooms {
-            return self.stop();
+            self.publisher.stop();
+            self.streams.values_mut().for_each(Stream::forget_time);
+            return;
         }
-        let phase = Duration::from_micros(u64::from(self.person) * 7_919 % 33_333);
-        self.camera.iter_mut().for_each(|camera| camera.start(now + phase));
-        self.voice.iter_mut().for_each(|voice| voice.start(now + phase));
-    }
-
-    fn stop(&mut self) {
-        self.camera.iter_mut().for_each(Camera::stop);
-        self.voice.iter_mut().for_each(Voice::stop);
-        self.streams.values_mut().for_each(Stream::forget_time);
+        self.publisher.start(now);
     }
 
     /// Starts or ends a talk spurt.
     pub(crate) fn speak(&mut self, now: Instant, speaking: bool) {
-        if let Some(voice) = &mut self.voice {
-            voice.speaking = speaking;
-            voice.start(now);
-        }
+        self.publisher.speak(now, speaking);
     }
 
     /// What the bridge wants of its camera.
     pub(crate) fn set_max_height(&mut self, max_height: i32) {
-        let cameras = self.camera.iter_mut().chain(&mut self.spare.0);
-        cameras.for_each(|camera| camera.set_max_height(max_height));
+        self.publisher.set_max_height(max_height);
     }
 
     /// Changes between the bridge and a fan-out. Nobody sends meanwhile.
     pub(crate) fn change_way(&mut self) {
-        std::mem::swap(&mut self.camera, &mut self.spare.0);
-        std::mem::swap(&mut self.voice, &mut self.spare.1);
+        self.publisher.change_way();
     }
 
     /// Takes a datagram that came to its address.
@@ -317,8 +251,8 @@ impl Client {
             self.transport.on_timeout(now, &mut way!(self, around), &mut events);
             self.settle(&events, around);
         }
-        self.send_pictures(around);
-        self.send_sound(around);
+        let (publisher, mut outlet) = self.publishing(around);
+        publisher.on_timeout(&mut outlet);
         if self.feedback_at.is_some_and(|at| now >= at) {
             self.give_feedback(around);
         }
@@ -448,100 +382,17 @@ impl Client {
             return;
         };
         for part in Compound::new(&bytes[..len]) {
-            match part {
-                Rtcp::Nack { media_ssrc, losses } => {
-                    let Some((_, Slot::Video(encoding))) = owner(media_ssrc) else { continue };
-                    for sequence in losses.sequences() {
-                        let found = self.camera.as_mut().and_then(|camera| camera.again(encoding, sequence));
-                        if let Some((picture, rtx_sequence)) = found {
-                            self.send_picture(around, encoding, &picture, Some(rtx_sequence));
-                        }
-                    }
-                }
-                Rtcp::PictureLossIndication { media_ssrc } => {
-                    if let Some(((_, Slot::Video(encoding)), camera)) = owner(media_ssrc).zip(self.camera.as_mut()) {
-                        camera.request_key(encoding);
-                    }
-                }
-                // Publishers send at the rate of the model, whatever the feedback says.
-                Rtcp::SenderReport { .. }
-                | Rtcp::ReceiverReport { .. }
-                | Rtcp::TransportCc { .. }
-                | Rtcp::FullIntraRequest { .. }
-                | Rtcp::ReceiverEstimate { .. }
-                | Rtcp::Other { .. } => {}
-            }
+            let (publisher, mut outlet) = self.publishing(around);
+            publisher.handle(part, &mut outlet);
         }
     }
 
-    fn send_pictures(&mut self, around: &mut Around<'_>) {
-        let Some(mut camera) = self.camera.take() else { return };
-        let (now, ns) = (around.now, around.ns());
-        let late = camera.on_timeout(now, ns, |encoding, picture| self.send_picture(around, encoding, picture, None));
-        around.tally.late_frames += u64::from(late.is_some_and(|late| late > Duration::from_millis(5)));
-        self.camera = Some(camera);
-    }
-
-    /// Sends a packet, or sends it again under this number.
-    fn send_picture(&mut self, around: &mut Around<'_>, encoding: u8, picture: &Picture, again: Option<u16>) {
-        let slot = if again.is_some() { Slot::Rtx(encoding) } else { Slot::Video(encoding) };
-        let header = Header {
-            marker: picture.stamp.index + 1 == picture.stamp.count,
-            payload_type: if again.is_some() { VP8_RTX } else { VP8 },
-            sequence: again.unwrap_or(picture.sequence),
-            timestamp: picture.timestamp,
-            ssrc: ssrc(self.person, slot),
-        };
-        self.send_rtp(around, header, None, |out| {
-            let prefix = if again.is_some() { 2 } else { 0 };
-            out[..prefix].copy_from_slice(&picture.sequence.to_be_bytes()[..prefix]);
-            let end = prefix + picture.len;
-            payload::write_video(&mut out[prefix..end], &picture.stamp, picture.numbers, picture.sent_ns);
-            end
-        });
-    }
-
-    fn send_sound(&mut self, around: &mut Around<'_>) {
-        let Some(voice) = &mut self.voice else { return };
-        let Some(number) = voice.on_timeout(around.now) else { return };
-        let (level, len) = if voice.speaking { (SPEECH_LEVEL, SPEECH_LEN) } else { (SILENCE_LEVEL, SILENCE_LEN) };
-        let stamp = Stamp { source: self.person, encoding: Stamp::AUDIO, count: 1, number, ..Stamp::default() };
-        let header = Header {
-            marker: number == 0,
-            payload_type: OPUS,
-            sequence: (number & 0xffff) as u16,
-            timestamp: number.wrapping_mul(960),
-            ssrc: ssrc(self.person, Slot::Audio),
-        };
+    /// What sends, and what it sends through.
+    fn publishing<'a>(&'a mut self, around: &'a mut Around<'_>) -> (&'a mut Publisher, Outlet<'a>) {
+        let Around { now, mode, .. } = *around;
         let ns = around.ns();
-        self.send_rtp(around, header, Some(level), |out| {
-            payload::write_audio(&mut out[..len], &stamp, ns);
-            len
-        });
-    }
-
-    fn send_rtp(
-        &mut self,
-        around: &mut Around<'_>,
-        header: Header,
-        level: Option<u8>,
-        payload: impl FnOnce(&mut [u8]) -> usize,
-    ) {
-        self.transport_cc = self.transport_cc.wrapping_add(1);
-        around.tally.sent += 1;
-        let (number, level, mode) = (self.transport_cc.to_be_bytes(), level.map(|level| [level]), around.mode);
-        let transport = &mut self.transport;
-        way!(self, around).send(|slot| {
-            let mut extensions: ArrayVec<(u8, &[u8]), 2> = ArrayVec::new();
-            extensions.push((TRANSPORT_CC_ID, &number));
-            extensions.extend(level.iter().map(|level| (AUDIO_LEVEL_ID, &level[..])));
-            let start = write_header(&mut slot[..PLAINTEXT_MAX], header, &extensions);
-            let len = start + payload(&mut slot[start..PLAINTEXT_MAX]);
-            match mode {
-                Mode::Bridge => transport.seal_rtp(slot, len).map(|(len, _, remote)| (len, remote)),
-                Mode::FanOut { to, .. } => Some((len, to)),
-            }
-        });
+        let way = Way { now, ip: ip_of(self.address), net: &mut *around.net, up: &mut self.up };
+        (&mut self.publisher, Outlet { now, ns, mode, tally: &mut *around.tally, transport: &mut self.transport, way })
     }
 
     /// Transport-wide feedback, what is missing, and once a second what came.

@@ -13,8 +13,9 @@ use str0m::rtp::{Extension, ExtensionMap, RtpPacket};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 use tertulia_model::{DtlsSetup, Fingerprint, HashFunction, IceCredentials};
 
-use crate::client::{Around, OPUS, Spec, TRANSPORT_CC_ID, VP8, VP8_RTX};
+use crate::client::{Around, Spec};
 use crate::payload;
+use crate::publisher::{OPUS, TRANSPORT_CC_ID, VP8, VP8_RTX};
 use crate::sources::{Slot, owner, ssrc};
 use crate::stream::{Arrived, Stream};
 

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use tertulia_media::identity::{Identity, ice_credentials};
 use tertulia_model::{DtlsSetup, Fingerprint, HashFunction, IceCredentials, MediaKind};
 
-use crate::client::{Foreign, OPUS, Spec, TRANSPORT_CC_ID, VP8, VP8_RTX};
+use crate::client::{Foreign, Spec};
 use crate::measure::{Pace, Round, Window};
 use crate::process::{cores, cpu_of};
+use crate::publisher::{OPUS, TRANSPORT_CC_ID, VP8, VP8_RTX};
 use crate::record::Record;
 use crate::shard::{Network, Order, Shard};
 use crate::sources::{Slot, ssrc};

@@ -7,6 +7,7 @@ mod client;
 mod cross;
 mod fanout;
 mod histogram;
+mod instructions;
 mod janus;
 mod link;
 mod measure;
@@ -15,6 +16,7 @@ mod payload;
 mod plan;
 mod process;
 mod protocol;
+mod publisher;
 mod record;
 mod scenario;
 mod shard;
@@ -22,6 +24,7 @@ mod socket;
 mod sources;
 mod stream;
 mod tally;
+mod way;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -155,21 +158,15 @@ fn run(command: Command, options: &Options) -> std::io::Result<()> {
             print!("{}", record::table(&[result]));
             return Ok(());
         }
-        Command::Scenario(scenario) => vec![scenario],
-        Command::Report { quick } => scenario::report(quick),
+        Command::Scenario(scenario) => vec![(scenario, options.climb)],
+        Command::Report { quick } => scenario::report(quick, options.climb),
     };
     let program = std::env::current_exe()?;
-    let manner = Manner {
-        program: &program,
-        how,
-        pace,
-        climb: options.climb,
-        cross_check: options.cross_check,
-        seed: options.seed,
-    };
+    let manner =
+        Manner { program: &program, how, pace, climb: false, cross_check: options.cross_check, seed: options.seed };
     let mut all = Vec::new();
-    for scenario in scenarios {
-        for result in scenario::run(scenario, manner)? {
+    for (scenario, climb) in scenarios {
+        for result in scenario::run(scenario, Manner { climb, ..manner })? {
             publish(&result, options)?;
             all.push(result);
         }

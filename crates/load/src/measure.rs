@@ -10,6 +10,8 @@ use crate::shard::{Order, Reading};
 
 /// After the last packet was sent, until it counts as lost.
 const DRAIN: Duration = Duration::from_millis(400);
+/// What an overloaded machine left in its queues is waited for this long.
+const CALM_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long, how often.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,8 @@ pub(crate) struct Window {
     pub(crate) busy: Cpu,
     /// Of all threads of the bridge's process.
     pub(crate) process: Cpu,
+    /// Of the same threads as `busy`, where the processor counts them.
+    pub(crate) instructions: Option<u64>,
     pub(crate) generator_s: f64,
     pub(crate) seen: Reading,
     /// Packets of the window, its beginning and end included, that never came.
@@ -105,12 +109,14 @@ pub(crate) fn window(meeting: &mut Meeting, pace: Pace, activity: Activity, thre
     let before = meeting.counters()?;
     meeting.tell(|| Order::Clear);
     let cpu_before = meeting.read()?.cpu;
+    let instructions = meeting.process.instructions(threads);
     let (busy, process, start) = (meeting.process.cpu(threads)?, meeting.process.cpu("")?, Instant::now());
     match activity {
         Activity::Flow(_) => meeting.pump(pace.window)?,
         Activity::Switch => change_the_stage(meeting, pace.window)?,
     }
     let (busy, process) = (meeting.process.cpu(threads)?.since(busy), meeting.process.cpu("")?.since(process));
+    let instructions = instructions.and_then(|instructions| instructions.count());
     let seconds = start.elapsed().as_secs_f64();
     let seen = meeting.read()?;
     let after = meeting.counters()?;
@@ -122,12 +128,30 @@ pub(crate) fn window(meeting: &mut Meeting, pace: Pace, activity: Activity, thre
         seconds,
         busy,
         process,
+        instructions,
         generator_s: seen.cpu.saturating_sub(cpu_before).as_secs_f64(),
         lost: lost(&end).saturating_sub(lost(&beginning)),
         seen,
         counters: Some((before, after)),
         kernel_drops: kernel_drops().saturating_sub(drops),
     })
+}
+
+/// Waits until nothing comes any more: after an overload, queues of the kernel hold seconds of packets.
+///
+/// # Errors
+/// As [`rounds`].
+pub(crate) fn calm(meeting: &mut Meeting) -> io::Result<()> {
+    let (start, mut before) = (Instant::now(), meeting.read()?.received);
+    while start.elapsed() < CALM_WITHIN {
+        meeting.pump(DRAIN)?;
+        let now = meeting.read()?.received;
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
 }
 
 fn fan_out(meeting: &mut Meeting, pace: Pace, activity: Activity, sealed: bool, run: usize) -> io::Result<Window> {
@@ -155,6 +179,11 @@ fn change_the_stage(meeting: &mut Meeting, time: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// Those that count: caches grow in the first one, and paths are not known yet. A single one counts.
+pub(crate) fn settled(rounds: &[Round]) -> &[Round] {
+    if rounds.len() > 1 { &rounds[1..] } else { rounds }
+}
+
 /// Datagrams per run, as they arrived.
 pub(crate) fn mean_run(runs: &[u64]) -> f64 {
     let (mut pieces, mut datagrams) = (0, 0);
@@ -170,6 +199,12 @@ pub(crate) fn median(mut numbers: Vec<f64>) -> Option<(f64, f64, f64)> {
     numbers.sort_by(f64::total_cmp);
     let middle = numbers.len().checked_sub(1)? / 2;
     Some((numbers[middle], numbers[0], *numbers.last()?))
+}
+
+/// How far estimates are from what is true, as a share of it, in the median: negative is too low.
+pub(crate) fn median_error(estimates: impl Iterator<Item = u64>, rate_bps: u64) -> Option<f64> {
+    let rate = rate_bps as f64;
+    median(estimates.map(|bps| (bps as f64 - rate) / rate).collect()).map(|(middle, ..)| middle)
 }
 
 /// Datagrams that found a full buffer on this machine (`RcvbufErrors` of RFC 4113's table, as Linux shows it).
@@ -192,8 +227,21 @@ mod tests {
     }
 
     #[test]
+    fn the_first_of_several_rounds_does_not_count() {
+        let rounds: Vec<Round> = (1..=3).map(|run| Round { run, ..Round::default() }).collect();
+        let runs = |rounds: &[Round]| settled(rounds).iter().map(|round| round.run).collect::<Vec<_>>();
+        assert_eq!((runs(&rounds), runs(&rounds[..1]), runs(&[])), (vec![2, 3], vec![1], vec![]));
+    }
+
+    #[test]
     fn the_median_is_one_of_the_numbers() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some((2.0, 1.0, 3.0)));
         assert_eq!(median(Vec::new()), None);
+    }
+
+    #[test]
+    fn an_estimate_below_the_rate_is_a_negative_error() {
+        assert_eq!(median_error([500, 750, 2_000].into_iter(), 1_000), Some(-0.25));
+        assert_eq!(median_error([].into_iter(), 1_000), None);
     }
 }

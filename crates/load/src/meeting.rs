@@ -1,6 +1,6 @@
 //! A running measurement: the bridge's process, the shards with their clients, and everybody's way in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -52,6 +52,8 @@ pub(crate) struct Meeting {
     connected: usize,
     connected_ms: Histogram,
     ended: Vec<String>,
+    /// What the bridge last told people behind a bottleneck that the path to them takes, in bits a second.
+    pub(crate) estimates: BTreeMap<u32, u64>,
     answer: Option<Counters>,
     fan_out: Option<SocketAddr>,
     fan_out_ended: bool,
@@ -94,6 +96,7 @@ impl Meeting {
             connected: 0,
             connected_ms: Histogram::default(),
             ended: Vec::new(),
+            estimates: BTreeMap::new(),
             answer: None,
             fan_out: None,
             fan_out_ended: false,
@@ -271,6 +274,9 @@ impl Meeting {
                 }
             }
             Report::Ended { person, why, .. } => self.ended.push(format!("{person}: {why}")),
+            Report::Estimate { person, bps } => {
+                self.estimates.insert(person, bps);
+            }
             Report::Counters(counters) => self.answer = Some(counters),
             Report::FanOut { address } => self.fan_out = Some(address),
             Report::FanOutEnded => self.fan_out_ended = true,
@@ -283,6 +289,7 @@ impl Meeting {
         let who = &self.plan.people[person as usize];
         let room = u64::from(who.room);
         let (camera, voice) = (who.camera, who.voice);
+        let estimates = who.badness.is_some_and(|badness| badness.rate_bps > 0);
         let mut cross = who.cross.then(|| Ready::new(Instant::now(), self.neighbours(person)));
         let (credentials, own_print) = match &mut cross {
             None => (ice_credentials(), self.identity.fingerprint(DtlsSetup::Active)),
@@ -313,7 +320,7 @@ impl Meeting {
         if camera || voice.is_some() {
             self.process.send(&Order::Sources { room, person, camera, voice: voice.is_some() })?;
         }
-        self.process.send(&Order::Channel { room, person })?;
+        self.process.send(&Order::Channel { room, person, estimates })?;
         self.wish(person)
     }
 

@@ -1,13 +1,14 @@
 //! The bridge's process from outside: starting it, talking to it, and what the kernel says of its threads and memory.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
 use crate::child::How;
+use crate::instructions::Instructions;
 use crate::protocol::{Order, Report};
 
 /// A running bridge process. It ends with its input.
@@ -70,6 +71,11 @@ impl Process {
     /// When the process is gone.
     pub(crate) fn cpu(&self, threads: &str) -> io::Result<Cpu> {
         cpu_of(self.child.id(), threads)
+    }
+
+    /// Counts the instructions of its threads of this kind from now on, where that can be done.
+    pub(crate) fn instructions(&self, threads: &str) -> Option<Instructions> {
+        Instructions::of(self.child.id(), threads)
     }
 
     /// Resident memory in bytes.
@@ -135,15 +141,24 @@ impl Cpu {
 /// When there is no such process.
 pub(crate) fn cpu_of(process: u32, threads: &str) -> io::Result<Cpu> {
     let mut sum = Cpu::default();
-    for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
-        let path = task?.path();
+    for path in threads_of(process, threads)? {
         // A thread may end while it is being read.
         let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
-        if read("comm").starts_with(threads) {
-            sum.add(&read("schedstat"), &read("stat"));
-        }
+        sum.add(&read("schedstat"), &read("stat"));
     }
     Ok(sum)
+}
+
+/// The threads of a process whose names begin so, as the kernel's folders.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn threads_of(process: u32, threads: &str) -> io::Result<Vec<PathBuf>> {
+    let tasks: io::Result<Vec<PathBuf>> =
+        std::fs::read_dir(format!("/proc/{process}/task"))?.map(|task| Ok(task?.path())).collect();
+    let is_one =
+        |path: &PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with(threads));
+    Ok(tasks?.into_iter().filter(is_one).collect())
 }
 
 /// Cores of this machine that may be used.

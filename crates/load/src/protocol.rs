@@ -17,8 +17,8 @@ pub(crate) enum Order {
     Transport { room: u64, person: u32, ufrag: String, pwd: String, fingerprint: String },
     /// What it sends.
     Sources { room: u64, person: u32, camera: bool, voice: bool },
-    /// Its channel opens.
-    Channel { room: u64, person: u32 },
+    /// Its channel opens. `estimates` asks for [`Report::Estimate`] whenever it is told one.
+    Channel { room: u64, person: u32, estimates: bool },
     /// It says something on its channel.
     Message { room: u64, person: u32, text: String },
     /// Asks for [`Report::Counters`].
@@ -65,6 +65,8 @@ pub(crate) enum Report {
     Ended { room: u64, person: String, why: String },
     /// How large anybody wants a camera.
     MaxHeight { person: String, max_height: i32 },
+    /// What the bridge told a person that the path to it takes.
+    Estimate { person: u32, bps: u64 },
     /// Answer to [`Order::Counters`].
     Counters(Counters),
     /// The fan-out listens here.
@@ -86,6 +88,9 @@ pub(crate) struct Counters {
     pub(crate) dropped_full: u64,
     /// Messages to the kernel by datagrams in them: 1, 2, 3–4, 5–8, 9–16, 17–32, 33–64.
     pub(crate) runs: Vec<u64>,
+    /// Sending calls by messages in them, receiving calls by datagrams in them, in the same classes.
+    pub(crate) sending_calls: Vec<u64>,
+    pub(crate) receiving_calls: Vec<u64>,
     /// Handshakes that ended well.
     pub(crate) connected: u64,
     pub(crate) failed: u64,

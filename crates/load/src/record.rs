@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::histogram::Histogram;
-use crate::measure::{Round, Window, median};
+use crate::measure::{Round, Window, median, settled};
 use crate::meeting::Joined;
 use crate::protocol::Counters;
 
@@ -33,7 +33,7 @@ impl Record {
     }
 
     /// Adds a number to three significant digits after it: nobody measures more.
-    fn put_number(&mut self, name: &str, value: Option<f64>) {
+    pub(crate) fn put_number(&mut self, name: &str, value: Option<f64>) {
         self.put_some(name, value.filter(|value| value.is_finite()).map(round));
     }
 
@@ -49,9 +49,9 @@ impl Record {
         self.quantiles("join_to_connected_ms", &joined.connected_ms);
     }
 
-    /// What rounds of windows showed. The first is left out when there are more: caches grow in it.
+    /// What rounds of windows showed, as far as they count.
     pub(crate) fn rounds(&mut self, rounds: &[Round], workers: usize, shards: usize) {
-        let rounds = if rounds.len() > 1 { &rounds[1..] } else { rounds };
+        let rounds = settled(rounds);
         let of = |pick: &dyn Fn(&Round) -> Option<f64>| median(rounds.iter().filter_map(pick).collect());
         self.put("rounds", rounds.len());
         let cost = of(&|round| round.bridge.ns_per_packet());
@@ -64,6 +64,11 @@ impl Record {
         self.put_number("worker_busy", of(&|round| Some(share(&round.bridge) / workers as f64)).map(first));
         let generator = |round: &Round| Some(round.bridge.generator_s / round.bridge.seconds / shards as f64);
         self.put_number("generator_busy", of(&generator).map(first));
+        let instructions = |round: &Round| {
+            let verified = round.bridge.seen.tally.verified;
+            round.bridge.instructions.filter(|_| verified > 0).map(|count| count as f64 / verified as f64)
+        };
+        self.put_number("instructions_per_packet", of(&instructions).map(first));
         self.limits(rounds);
         self.split(rounds);
         let gigabytes = |round: &Round| {
@@ -160,10 +165,18 @@ impl Record {
         self.put("bridge_refused", sum(&|counters| counters.refused));
         self.put("bridge_dropped", sum(&|counters| counters.dropped));
         self.put("bridge_dropped_full", sum(&|counters| counters.dropped_full));
-        let classes = ["1", "2", "3-4", "5-8", "9-16", "17-32", "33-64"].iter().enumerate();
-        let class = |class: usize| sum(&|counters| counters.runs.get(class).copied().unwrap_or(0));
-        let sent: Map<String, Value> = classes.map(|(n, name)| ((*name).to_owned(), json!(class(n)))).collect();
-        self.put("gso_run_histogram", sent);
+        let classes = |pick: &dyn Fn(&Counters) -> &Vec<u64>| -> [u64; CLASSES.len()] {
+            std::array::from_fn(|class| sum(&|counters| pick(counters).get(class).copied().unwrap_or(0)))
+        };
+        let runs = classes(&|counters| &counters.runs);
+        self.put("gso_run_histogram", by_class(&runs, "33-64"));
+        self.put("recv_batch_histogram", by_class(&classes(&|counters| &counters.receiving_calls), "33+"));
+        let calls = classes(&|counters| &counters.sending_calls);
+        let (messages, count) = (runs.iter().sum::<u64>(), calls.iter().sum::<u64>());
+        if count > 0 {
+            let mean = round(messages as f64 / count as f64);
+            self.put("sendmmsg_fill", json!({ "mean": mean, "histogram": by_class(&calls, "33-64") }));
+        }
         let verified: u64 = rounds.iter().map(|round| round.bridge.seen.tally.verified).sum();
         let allocations: Option<u64> =
             pairs.iter().map(|(before, after)| Some(after.allocations? - before.allocations?)).sum();
@@ -186,6 +199,14 @@ impl Record {
             all.map(|((p50, p99), max)| json!({ "p50": p50, "p99": p99, "max": max, "count": histogram.total() })),
         );
     }
+}
+
+/// The classes of the bridge's histograms; the last one has no common name.
+const CLASSES: [&str; 7] = ["1", "2", "3-4", "5-8", "9-16", "17-32", ""];
+
+fn by_class(counts: &[u64; CLASSES.len()], last: &str) -> Map<String, Value> {
+    let name = |class: &str| if class.is_empty() { last.to_owned() } else { class.to_owned() };
+    CLASSES.iter().zip(counts).map(|(class, count)| (name(class), json!(count))).collect()
 }
 
 /// The columns of the table: header and field.
@@ -261,6 +282,30 @@ mod tests {
         let table = table(&[json]);
         assert!(table.lines().nth(2).is_some_and(|line| line.starts_with("| stage subscribers 10 | ")), "{table}");
         assert!(table.contains(" – |"));
+    }
+
+    #[test]
+    fn what_the_bridge_counted_is_the_difference_over_all_windows() {
+        let counters = |n: u64| Counters {
+            runs: vec![0, 0, 0, 6 * n],
+            sending_calls: vec![n, 0, n],
+            receiving_calls: vec![0, n, 0, 0, 0, 0, 2 * n],
+            ..Counters::default()
+        };
+        let round = |from: u64, to: u64| Round {
+            bridge: Window { counters: Some((counters(from), counters(to))), ..Window::default() },
+            ..Round::default()
+        };
+        let mut record = Record::default();
+        record.counted(&[round(10, 11), round(20, 22)]);
+        let json = record.json();
+        assert_eq!((&json["gso_run_histogram"]["5-8"], &json["gso_run_histogram"]["33-64"]), (&json!(18), &json!(0)));
+        assert_eq!((&json["recv_batch_histogram"]["2"], &json["recv_batch_histogram"]["33+"]), (&json!(3), &json!(6)));
+        let fill = &json["sendmmsg_fill"];
+        assert_eq!((&fill["mean"], &fill["histogram"]["3-4"]), (&json!(3.0), &json!(3)), "{fill}");
+        let mut idle = Record::default();
+        idle.counted(&[round(10, 10)]);
+        assert!(idle.json().get("sendmmsg_fill").is_none(), "without a call there is no mean");
     }
 
     #[test]

@@ -34,6 +34,9 @@ fn a_stage_is_measured_beside_its_limits() {
         assert!(result[field].is_number(), "{field}: {result}");
     }
     assert_eq!(result["join_to_first_frame_ms"]["count"], 6, "{result}");
+    let received = result["recv_batch_histogram"].as_object().unwrap().values().filter_map(Value::as_u64);
+    assert!(received.sum::<u64>() > 0, "{result}");
+    assert!(result["sendmmsg_fill"]["mean"].as_f64() >= Some(1.0), "{result}");
 }
 
 #[test]
@@ -47,7 +50,8 @@ fn a_client_of_other_hands_finds_nothing_wrong_either() {
 #[test]
 fn a_gallery_and_small_rooms_bring_everybody_pictures() {
     sound("gallery --people 4 --last-n 2 --no-baselines");
-    sound("rooms --rooms 2 --people 3 --no-baselines");
+    let rooms = sound("rooms --rooms 2 --people 3 --no-baselines --climb");
+    assert!(rooms["steps"][0]["kernel_drops"].is_u64() && rooms["sending_rooms"].as_u64() >= Some(1), "{rooms}");
     sound("gallery --people 6 --last-n 5 --workers 2 --spread-at 2 --no-baselines");
 }
 
@@ -74,6 +78,12 @@ fn those_who_are_idle_keep_their_connection() {
 fn losses_are_repaired() {
     let result = sound("lossy --subscribers 3 --loss 10 --rtt-ms 20 --bursts 2 --reordered 1 --seconds 1.5");
     assert!(result["recovered"].as_u64() > Some(0), "{result}");
+}
+
+#[test]
+fn what_the_bridge_believes_of_a_bottleneck_is_compared_with_its_rate() {
+    let result = sound("lossy --subscribers 2 --loss 0 --rtt-ms 20 --rate-kbps 1000");
+    assert!(result["bwe_error"].as_f64().is_some_and(|error| (-1.0..10.0).contains(&error)), "{result}");
 }
 
 #[test]

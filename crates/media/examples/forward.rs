@@ -1,16 +1,17 @@
 //! What a forwarded packet costs: a worker with one camera and many receivers, real keys both ways, and nothing behind its batches.
 //!
 //! `cargo run --release -p tertulia-media --example forward` prints nanoseconds of the thread for each packet that leaves, for several sizes
-//! of the room and runs of packets; three numbers after `--` (receivers, packets a turn, turns) measure one of them. `instructions` does a
-//! fixed amount of work once, for `script/instructions`.
+//! of the room and runs of packets; three numbers after `--` (receivers, packets a turn, turns) measure one of them. `feedback` prints what
+//! it costs that they answer. `instructions` does a fixed amount of work once, for `script/instructions`.
 
 #![allow(clippy::unwrap_used)] // a measurement may end where it is surprised
 
 #[path = "../tests/world/mod.rs"]
 mod world;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tertulia_media::srtp::provider::{self, Provider};
 use tertulia_media::srtp::{Outbound, Profile};
@@ -18,10 +19,16 @@ use tertulia_media::worker::batch::{Batch, Flush};
 use tertulia_model::{
     BridgeRequest, GroupSemantics, MediaKind, Source, SourceGroup, SourceName, SourceSet, Ssrc, VideoType,
 };
+use tertulia_rtp::Packet;
+use tertulia_rtp::extension::parse_transport_cc;
+use tertulia_rtp::rtcp::Writer;
+use tertulia_rtp::transport_cc::Recorder;
 use world::{World, bridge};
 
 const CAMERA: u32 = 1;
 const RTX: u32 = 11;
+/// Of every offer (`tertulia_model::profile`).
+const TRANSPORT_CC_ID: u8 = 5;
 /// Bytes of one packet's payload: with headers and trailer about 1200, what browsers fill.
 const PAYLOAD_LEN: usize = 1_140;
 /// Turns before anything is measured: two seconds and some.
@@ -42,10 +49,11 @@ fn main() {
         }
         ["instructions"] => count_instructions(),
         ["ciphers"] => time_ciphers(),
+        ["feedback"] => time_feedback(),
         [receivers, run, turns] => {
             measure(receivers.parse().unwrap(), run.parse().unwrap(), turns.parse().unwrap());
         }
-        _ => eprintln!("forward [instructions | ciphers | RECEIVERS PACKETS_PER_TURN TURNS]"),
+        _ => eprintln!("forward [instructions | ciphers | feedback | RECEIVERS PACKETS_PER_TURN TURNS]"),
     }
 }
 
@@ -94,6 +102,80 @@ fn time_ciphers() {
         }
         let each = thread_time().saturating_sub(before) / 65_536;
         println!("{profile:?} with {:?}: {} ns", provider::chosen(), each.as_nanos());
+    }
+}
+
+/// Prints what transport-wide feedback costs, from its datagram to the end of the turn: keys, reading, the estimator. Three frames of
+/// thirteen packets are answered at once, as ten times a second.
+fn time_feedback() {
+    let (receivers, run, frames) = (20, 13, 3);
+    let mut stage = Stage::new(receivers, run);
+    let mut answering =
+        Answering { start: stage.world.now, now: stage.world.now, recorders: HashMap::new(), packets: 0 };
+    let (mut nanoseconds, mut answers) = (Vec::new(), 0);
+    for _ in 0..500 {
+        for _ in 0..frames {
+            stage.answered_turn(&mut answering);
+        }
+        let mut feedback = answering.feedback(&mut stage.world);
+        let (begun, mut gone) = (Instant::now(), Gone::default());
+        for (from, bytes) in &mut feedback {
+            stage.world.worker.handle_datagram(stage.world.now, bridge(), *from, bytes, &mut gone);
+        }
+        stage.world.worker.finish_turn(stage.world.now, &mut gone);
+        nanoseconds.push(begun.elapsed().as_nanos() as f64 / feedback.len().max(1) as f64);
+        answers += feedback.len();
+    }
+    let counters = stage.world.worker.counters();
+    assert_eq!(counters.dropped_forged + counters.dropped_replayed + counters.dropped_malformed, 0, "all is read");
+    nanoseconds.sort_by(f64::total_cmp);
+    println!(
+        "feedback: {:.0} ns for each of {answers}, of {:.1} packets",
+        nanoseconds[nanoseconds.len() / 2],
+        answering.packets as f64 / answers as f64,
+    );
+}
+
+/// Notes what arrives, for feedback.
+struct Answering {
+    start: Instant,
+    now: Instant,
+    recorders: HashMap<SocketAddr, Recorder>,
+    packets: usize,
+}
+
+impl Answering {
+    /// What everybody says to what came since they last said something: sealed.
+    fn feedback(&mut self, world: &mut World) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut all = Vec::new();
+        for client in &mut world.clients {
+            let Some(recorder) = self.recorders.get_mut(&client.address) else { continue };
+            let (mut compound, mut feedback) = (Writer::default(), [0; 1_024]);
+            let len = recorder.write(&mut feedback);
+            compound.transport_cc(1, CAMERA, &feedback[..len]);
+            let mut bytes = compound.bytes().to_vec();
+            let len = bytes.len();
+            bytes.resize(len + 64, 0);
+            let (len, ..) = client.transport.seal_rtcp(&mut bytes, len).unwrap();
+            bytes.truncate(len);
+            all.push((client.address, bytes));
+        }
+        all
+    }
+}
+
+impl Flush for Answering {
+    fn flush(&mut self, batch: &Batch) {
+        for (entry, bytes) in batch.iter() {
+            // Numbers are in the clear.
+            let packet = Packet::parse(bytes).filter(|_| !tertulia_rtp::is_rtcp(bytes));
+            let number = packet.and_then(|packet| packet.extension(TRANSPORT_CC_ID).and_then(parse_transport_cc));
+            if let Some(number) = number {
+                self.packets += 1;
+                let at = self.now.saturating_duration_since(self.start) + Duration::from_millis(20);
+                self.recorders.entry(entry.remote).or_default().record(number, at);
+            }
+        }
     }
 }
 
@@ -154,6 +236,20 @@ impl Stage {
         let least = turns * self.run * self.receivers;
         assert!(gone.datagrams >= least, "{} datagrams of {least} were sent", gone.datagrams);
         (took, gone)
+    }
+
+    /// A frame whose arrivals are noted, and the time until the next.
+    fn answered_turn(&mut self, answering: &mut Answering) {
+        let (from, mut frames) = (self.world.clients[0].address, self.frame());
+        for packet in &mut frames {
+            self.world.worker.handle_datagram(self.world.now, bridge(), from, packet, answering);
+        }
+        self.world.worker.finish_turn(self.world.now, answering);
+        for _ in 0..33 {
+            self.world.now += Duration::from_millis(1);
+            answering.now = self.world.now;
+            self.world.worker.on_timeout(self.world.now, answering); // what the pacer kept
+        }
     }
 
     /// The next frame, sealed by its sender. VP8 with a picture id; every hundredth is a key frame.

@@ -18,9 +18,9 @@ use crate::interfaces;
 use crate::placement::Placement;
 use crate::registry::Registry;
 use crate::ring;
-use crate::socket::{self, RUN_CLASSES, Segmentation, SendCounters};
+use crate::socket::{self, Classes, Segmentation, SendCounters};
 use crate::tcp::{self, Listener, Streams, TcpCounters};
-use crate::thread::{self, Handle, Order, Post};
+use crate::thread::{self, Handle, Order, Post, Report};
 use crate::transport::stream_local;
 use crate::worker::{self, Command, Counters, Link, Worker};
 
@@ -154,7 +154,11 @@ pub struct BridgeCounters {
     /// Datagrams dropped because a queue of the kernel was full.
     pub dropped_full: u64,
     /// Messages to the kernel by how many datagrams to one receiver each carried: 1, 2, 3–4, 5–8, 9–16, 17–32, 33–64.
-    pub runs: [u64; RUN_CLASSES],
+    pub runs: Classes,
+    /// Sending calls by how many of these messages each took, in the same classes.
+    pub sending_calls: Classes,
+    /// Receiving calls by how many datagrams each brought, in the same classes; the last is 33 and more.
+    pub receiving_calls: Classes,
     /// Connections.
     pub tcp: TcpCounters,
 }
@@ -335,22 +339,23 @@ impl BridgeHandle {
     /// What happened so far. Asks every worker and waits a moment for each.
     pub fn counters(&self) -> BridgeCounters {
         use std::sync::atomic::Ordering;
-        let mut sum = Counters::default();
+        let mut all = BridgeCounters { tcp: self.0.tcp_counters.read(), ..BridgeCounters::default() };
         for worker in &self.0.workers {
             let (reply, answer) = crossbeam_channel::bounded(1);
             if worker.send(Order::Report(reply)) {
                 // A worker answers within a turn; one that does not is left out.
-                sum += answer.recv_timeout(Duration::from_millis(500)).unwrap_or_default();
+                let Report { worker, received } = answer.recv_timeout(Duration::from_millis(500)).unwrap_or_default();
+                all.workers += worker;
+                all.receiving_calls.iter_mut().zip(received).for_each(|(sum, class)| *sum += class);
             }
         }
-        let mut all = BridgeCounters { workers: sum, tcp: self.0.tcp_counters.read(), ..BridgeCounters::default() };
         for counters in &self.0.send_counters {
             all.sent += counters.sent.load(Ordering::Relaxed);
             all.refused += counters.refused.load(Ordering::Relaxed);
             all.dropped_full += counters.dropped_full.load(Ordering::Relaxed);
-            for (sum, class) in all.runs.iter_mut().zip(&counters.runs) {
-                *sum += class.load(Ordering::Relaxed);
-            }
+            let runs = all.runs.iter_mut().zip(&counters.runs);
+            let calls = all.sending_calls.iter_mut().zip(&counters.calls);
+            runs.chain(calls).for_each(|(sum, class)| *sum += class.load(Ordering::Relaxed));
         }
         all
     }

@@ -13,10 +13,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{info, warn};
 
 pub(crate) use receive::{RECEIVE_MAX, Receiver};
-pub(crate) use send::{RUN_CLASSES, SendCounters, Sender};
+pub(crate) use send::{SendCounters, Sender};
 
 /// Wanted kernel buffer; the kernel gives what `net.core.rmem_max` allows.
 const KERNEL_BUFFER: usize = 8 * 1024 * 1024;
+/// Counts of something by how many there were at once: 1, 2, 3–4, 5–8, 9–16, 17–32, 33 and more.
+pub(crate) type Classes<T = u64> = [T; CLASSES];
+const CLASSES: usize = 7;
+
 /// Messages refused in a row, each for its own path perhaps, before segmentation is taken to be impossible.
 const REFUSALS_MAX: u32 = 16;
 
@@ -92,6 +96,12 @@ fn probe() -> io::Result<bool> {
 
 /// Room for one control message with an int, aligned as a header must be.
 type Control = [u64; 4];
+
+/// Where so many belong in [`Classes`].
+fn class_of(count: usize) -> usize {
+    let class = usize::BITS - count.saturating_sub(1).leading_zeros();
+    usize::try_from(class).unwrap_or(0).min(CLASSES - 1)
+}
 
 fn socklen<T>() -> libc::socklen_t {
     libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0)

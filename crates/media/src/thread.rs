@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver as Inbox, Sender as Outbox, TrySendError};
 use tracing::warn;
 
 use crate::load::Meter;
-use crate::socket::{Receiver, Segmentation, SendCounters, Sender};
+use crate::socket::{Classes, Receiver, Segmentation, SendCounters, Sender};
 use crate::tcp::{Connection, Streams, Wires};
 use crate::worker::{Command, Counters, Peer, Worker};
 
@@ -29,8 +29,16 @@ pub(crate) enum Order {
     Do(Command),
     /// Take over a connection.
     Adopt(Box<Connection>),
-    Report(Outbox<Counters>),
+    Report(Outbox<Report>),
     Stop,
+}
+
+/// What a thread counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Report {
+    pub(crate) worker: Counters,
+    /// Receiving calls by how many datagrams each brought.
+    pub(crate) received: Classes,
 }
 
 /// The way to a thread. Cheap to clone.
@@ -136,7 +144,8 @@ fn run(
                 Order::Do(command) => worker.handle_command(now, command, &mut wires),
                 Order::Adopt(connection) => wires.adopt(now, *connection, &mut worker),
                 Order::Report(to) => {
-                    let _ = to.try_send(*worker.counters()); // the asker may have given up
+                    let report = Report { worker: *worker.counters(), received: receiver.calls };
+                    let _ = to.try_send(report); // the asker may have given up
                 }
                 Order::Stop => return,
             }

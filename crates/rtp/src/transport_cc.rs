@@ -297,22 +297,4 @@ mod tests {
         assert!(read(&[0, 0, 0, 1, 0, 0, 0, 0, 0x20, 0, 1, 1], |_, _| {}).is_none());
         assert!(read(&[0, 0, 0, 0, 0, 0, 0, 0], |_, _| {}).is_some(), "nothing to tell");
     }
-
-    /// `cargo test --release -p tertulia-rtp -- --ignored --nocapture reading_is_quick`
-    #[test]
-    #[ignore = "a measurement"]
-    fn reading_is_quick() {
-        let mut recorder = Recorder::default();
-        (0..40u16).for_each(|n| recorder.record(n, Duration::from_micros(1_000 + u64::from(n) * 800)));
-        let mut buffer = [0u8; 1024];
-        let len = recorder.write(&mut buffer);
-        let (start, rounds) = (std::time::Instant::now(), 200_000u32);
-        let mut sum = 0i64;
-        for _ in 0..rounds {
-            read(std::hint::black_box(&buffer[..len]), |_, at| sum += at.unwrap_or(0)).unwrap();
-        }
-        let each = start.elapsed() / rounds;
-        println!("{each:?} for 40 packets ({sum})");
-        assert!(each < Duration::from_micros(1));
-    }
 }

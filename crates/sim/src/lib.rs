@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod link;
+mod outlet;
 mod sim;
 
 pub use link::{Link, LinkStats};

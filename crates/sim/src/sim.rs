@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rand_chacha::ChaCha8Rng;
@@ -10,16 +10,15 @@ use rand_core::{Rng, SeedableRng};
 use tertulia_conference::{Conference, Domains, Input as RoomInput, Output as RoomOutput, Settings, request};
 use tertulia_media::identity::Identity;
 use tertulia_media::registry::Registry;
-use tertulia_media::worker::batch::{Batch, Flush};
 use tertulia_media::worker::{self, Command, Held, Worker};
 use tertulia_model::{
-    BridgeEvent, Candidate, CandidateKind, ChannelSink, ConferenceId, EndpointId, EventSink, SourceName,
-    TransportProtocol, VideoType,
+    Candidate, CandidateKind, ConferenceId, EndpointId, EventSink, SourceName, TransportProtocol, VideoType,
 };
 use tertulia_participant::{Addresses, Clock, Coding, Equipment, Event, Input, Output, Participant, VideoWishes};
 use tertulia_xmpp::{BareJid, FullJid};
 
 use crate::link::{Link, chance, share};
+use crate::outlet::{Channel, Heard, Sent};
 
 const DOMAIN: &str = "meet.example";
 const ROOM: &str = "standup";
@@ -90,39 +89,6 @@ enum Flight {
     ChannelToWorker { from: usize, text: String },
     ChannelToPerson { to: usize, text: String },
     SessionLost { of: usize },
-}
-
-/// The worker's events, until the room is told.
-#[derive(Default)]
-struct Heard(Mutex<Vec<BridgeEvent>>);
-
-impl EventSink for Heard {
-    fn event(&self, event: BridgeEvent) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-    }
-}
-
-/// The worker's texts for one person, until they fly.
-#[derive(Default)]
-struct Channel(Mutex<Vec<String>>);
-
-impl ChannelSink for Channel {
-    fn send(&self, text: Arc<str>) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_string());
-        true
-    }
-
-    fn close(&self, _: u16, _: &'static str) {}
-}
-
-/// The worker's datagrams, until they fly.
-#[derive(Default)]
-struct Sent(Vec<(SocketAddr, Vec<u8>)>);
-
-impl Flush for Sent {
-    fn flush(&mut self, batch: &Batch) {
-        self.0.extend(batch.iter().map(|(entry, bytes)| (entry.remote, bytes.to_vec())));
-    }
 }
 
 impl Sim {
@@ -519,13 +485,11 @@ impl Sim {
         }
         for to in 0..self.people.len() {
             let Some(channel) = &self.people[to].channel else { continue };
-            let texts = std::mem::take(&mut *channel.0.lock().unwrap_or_else(PoisonError::into_inner));
-            for text in texts {
+            for text in channel.take() {
                 self.depart(SOCKET_DELAY, Flight::ChannelToPerson { to, text });
             }
         }
-        let events = std::mem::take(&mut *self.heard.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for event in events {
+        for event in self.heard.take() {
             self.at_room(|room, now, out| room.handle(now, RoomInput::Bridge(event), out));
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use super::{Control, read_name, socklen};
+use super::{Classes, Control, class_of, read_name, socklen};
 
 /// Messages taken in one call.
 pub(crate) const RECEIVE_MAX: usize = 32;
@@ -20,6 +20,8 @@ const STRIDE: usize = MESSAGE_MAX + 17 * 64;
 pub(crate) struct Receiver {
     buffers: Box<[u8]>,
     headers: Box<Headers>,
+    /// Calls that brought something, by how many datagrams.
+    pub(crate) calls: Classes,
 }
 
 struct Headers {
@@ -37,7 +39,7 @@ impl Receiver {
         for (index, buffer) in buffers.chunks_exact_mut(STRIDE).enumerate() {
             headers.vectors[index] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: MESSAGE_MAX };
         }
-        Self { buffers, headers }
+        Self { buffers, headers, calls: Classes::default() }
     }
 
     /// Takes what waits and hands each datagram to `each`, but for empty and for overlong ones. Returns how many messages there were; 0 when nothing waits.
@@ -65,14 +67,19 @@ impl Receiver {
             let error = io::Error::last_os_error();
             return if is_momentary(&error) { Ok(0) } else { Err(error) };
         };
+        let mut datagrams = 0;
         let buffers = self.buffers.chunks_exact_mut(STRIDE);
         for ((message, name), buffer) in messages.iter().zip(names).zip(buffers).take(received) {
             let Some(from) = read_name(name) else { continue };
             let bytes = &mut buffer[..usize::try_from(message.msg_len).unwrap_or(0).min(MESSAGE_MAX)];
             let len = segment_len(&message.msg_hdr).unwrap_or(bytes.len()).max(1);
             if len <= DATAGRAM_MAX {
+                datagrams += bytes.len().div_ceil(len);
                 bytes.chunks_mut(len).for_each(|bytes| each(from, bytes));
             }
+        }
+        if datagrams > 0 {
+            self.calls[class_of(datagrams)] += 1;
         }
         Ok(received)
     }

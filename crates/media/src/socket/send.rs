@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Control, Segmentation, socklen, write_name};
+use super::{Classes, Control, Segmentation, class_of, socklen, write_name};
 use crate::worker::batch::{Batch, Flush, Run, SEGMENTS_MAX};
 
 /// Messages of one call.
@@ -14,8 +14,6 @@ const MESSAGES_MAX: usize = 64;
 const PIECES_MAX: usize = 1024;
 /// A datagram shorter than this is sound or feedback, more or less: the last to be given up.
 const SMALL: usize = 400;
-/// Classes of run lengths: 1, 2, 3–4, 5–8, 9–16, 17–32, 33–64.
-pub(crate) const RUN_CLASSES: usize = 7;
 
 /// What became of datagrams. Written by one thread, once a flush; apart from what others write.
 #[derive(Debug, Default)]
@@ -28,7 +26,9 @@ pub(crate) struct SendCounters {
     /// Dropped because the socket's or the device's queue was full.
     pub(crate) dropped_full: AtomicU64,
     /// Messages by how many datagrams each carried.
-    pub(crate) runs: [AtomicU64; RUN_CLASSES],
+    pub(crate) runs: Classes<AtomicU64>,
+    /// Calls by how many messages the kernel took of each.
+    pub(crate) calls: Classes<AtomicU64>,
 }
 
 /// The same numbers of one flush.
@@ -37,13 +37,17 @@ struct Tally {
     sent: u64,
     refused: u64,
     dropped_full: u64,
-    runs: [u64; RUN_CLASSES],
+    runs: Classes,
+    calls: Classes,
 }
 
 impl Tally {
     fn count_run(&mut self, segments: usize) {
-        let class = usize::BITS - segments.saturating_sub(1).leading_zeros();
-        self.runs[usize::try_from(class).unwrap_or(0).min(RUN_CLASSES - 1)] += 1;
+        self.runs[class_of(segments)] += 1;
+    }
+
+    fn count_call(&mut self, messages: usize) {
+        self.calls[class_of(messages)] += 1;
     }
 
     fn add_to(self, counters: &SendCounters) {
@@ -52,7 +56,9 @@ impl Tally {
             (self.refused, &counters.refused),
             (self.dropped_full, &counters.dropped_full),
         ];
-        for (count, total) in all.into_iter().chain(self.runs.into_iter().zip(&counters.runs)) {
+        let runs = self.runs.into_iter().zip(&counters.runs);
+        let calls = self.calls.into_iter().zip(&counters.calls);
+        for (count, total) in all.into_iter().chain(runs).chain(calls) {
             if count != 0 {
                 total.fetch_add(count, Ordering::Relaxed);
             }
@@ -175,6 +181,7 @@ impl Chunk {
         while done < self.len {
             match self.send_from(socket.as_raw_fd(), done) {
                 Ok(sent) => {
+                    tally.count_call(sent);
                     for shape in &self.shapes[done..done + sent] {
                         tally.sent += shape.count();
                         tally.count_run(shape.segments);
@@ -265,6 +272,7 @@ impl Chunk {
                 } else {
                     tally.sent += 1;
                     tally.count_run(1);
+                    tally.count_call(1);
                 }
                 segments = segments.saturating_sub(1);
                 start += iov_len;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::worker::batch::Batch;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
@@ -44,8 +45,8 @@ fn send_to_three_from(from: UdpSocket, lens: &[usize], segmentation: &Segmentati
     (arrived, counters)
 }
 
-fn runs(counters: &SendCounters) -> Vec<u64> {
-    counters.runs.iter().map(|class| class.load(Ordering::Relaxed)).collect()
+fn read(classes: &Classes<AtomicU64>) -> Classes {
+    std::array::from_fn(|class| classes[class].load(Ordering::Relaxed))
 }
 
 fn expected(lens: &[usize]) -> Arrived {
@@ -82,8 +83,8 @@ fn run_lengths_are_counted() {
     let (arrived, counters) = send_to_three(&[1200; 70], &segmentation);
     assert_eq!(arrived, expected(&[1200; 70]));
     // 54 datagrams of 1200 bytes fill a message.
-    let expected = if segmentation.works() { [0, 0, 0, 0, 3, 0, 3] } else { [210, 0, 0, 0, 0, 0, 0] };
-    assert_eq!((runs(&counters), counters.sent.into_inner()), (expected.to_vec(), 210));
+    let runs = if segmentation.works() { [0, 0, 0, 0, 3, 0, 3] } else { [210, 0, 0, 0, 0, 0, 0] };
+    assert_eq!((read(&counters.runs), counters.sent.into_inner()), (runs, 210));
 }
 
 #[test]
@@ -91,7 +92,8 @@ fn without_segmentation_the_same_arrives() {
     let lens = [1200, 1200, 1200, 1100, 130];
     let (arrived, counters) = send_to_three(&lens, &Segmentation::default());
     assert_eq!(arrived, expected(&lens));
-    assert_eq!(runs(&counters), [15, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(read(&counters.runs), [15, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(read(&counters.calls), [0, 0, 0, 0, 1, 0, 0], "all in one call");
 }
 
 #[test]
@@ -107,8 +109,37 @@ fn a_run_that_is_refused_goes_as_single_datagrams() {
     let (segmentation, lens) = (Segmentation::probe(), [1200, 1200, 1100, 90, 80]);
     let (arrived, counters) = send_to_three_from(from, &lens, &segmentation);
     assert_eq!(arrived, expected(&lens));
-    assert_eq!((runs(&counters), counters.refused.into_inner()), (vec![15, 0, 0, 0, 0, 0, 0], 0));
+    assert_eq!((read(&counters.runs), counters.refused.into_inner()), ([15, 0, 0, 0, 0, 0, 0], 0));
     assert!(!segmentation.works() || segmentation.refusals.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn receiving_calls_are_counted_by_what_they_bring() {
+    let (from, to) = (bind(SocketAddr::from(LOOPBACK)).unwrap(), bind(SocketAddr::from(LOOPBACK)).unwrap());
+    let (segmentation, mut receiver) = (Segmentation::probe(), Receiver::new());
+    assert_eq!(receiver.receive(&to, |_, _| {}).unwrap(), 0, "a call that brings nothing is none");
+    let mut receive = |at_least: usize| {
+        let (mut count, until) = (0, Instant::now() + Duration::from_secs(5));
+        while count < at_least && Instant::now() < until {
+            receiver.receive(&to, |_, _| count += 1).unwrap();
+        }
+        assert_eq!(count, at_least);
+    };
+    (0..5).for_each(|_| assert_eq!(from.send_to(&[5; 100], to.local_addr().unwrap()).unwrap(), 100));
+    receive(5);
+    let mut expected = [0, 0, 0, 1, 0, 0, 0];
+    if segmentation.works() {
+        send::send_segmented(&from, to.local_addr().unwrap(), &[5; 4_000], 100).unwrap();
+        receive(40);
+        expected[6] = 1;
+    }
+    assert_eq!(receiver.calls, expected);
+}
+
+#[test]
+fn classes_are_as_they_are_described() {
+    let bounds = [1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 2_048];
+    assert_eq!(bounds.map(class_of), [0, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6, 6]);
 }
 
 #[test]

@@ -5,9 +5,8 @@ mod path;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use tertulia_rtp::transport_cc::Recorder;
 
-use self::path::{Chance, Link, Loss, Path, Source};
+use self::path::{Link, Loss, Path, Source};
 use super::*;
 
 const SEEDS: [u64; 6] = [1, 2, 3, 7, 99, 2026];
@@ -306,43 +305,4 @@ proptest! {
             prop_assert!(estimator.diagnostics().queue < Duration::from_secs(100));
         }
     }
-}
-
-/// Prints what a packet and a feedback cost: medians, in a release build.
-#[test]
-#[ignore = "a measurement"]
-fn costs_per_packet_and_per_feedback() {
-    let (packets, rounds) = (40u32, 20_000u32);
-    let start = Instant::now();
-    let mut estimator = Estimator::new(start);
-    let mut recorder = Recorder::default();
-    let mut chance = Chance(1);
-    let (mut sending, mut reading) = (Vec::new(), Vec::new());
-    let mut buffer = [0; 1024];
-    let mut now = start;
-    for _ in 0..rounds {
-        let begun = Instant::now();
-        let mut sequence = 0;
-        for packet in 0..packets {
-            sequence = estimator.sent(now + Duration::from_micros(1_250) * packet, 1_200, None);
-        }
-        sending.push(begun.elapsed());
-        for packet in 0..packets {
-            let jitter = Duration::from_micros(chance.next() % 3_000);
-            let arrival = now - start + Duration::from_micros(1_250) * packet + Duration::from_millis(40) + jitter;
-            recorder.record(sequence.wrapping_sub(u16::try_from(packets - 1 - packet).unwrap()), arrival);
-        }
-        let len = recorder.write(&mut buffer);
-        let begun = Instant::now();
-        estimator.handle_feedback(now + Duration::from_millis(130), &buffer[..len], |_| {});
-        reading.push(begun.elapsed());
-        now += Duration::from_micros(1_250) * packets;
-    }
-    assert_eq!(estimator.diagnostics().counters.feedbacks, u64::from(rounds));
-    sending.sort_unstable();
-    reading.sort_unstable();
-    let middle = rounds as usize / 2;
-    println!("sent: {} ns a packet", (sending[middle] / packets).as_nanos());
-    println!("feedback of {packets} packets: {} ns", reading[middle].as_nanos());
-    println!("estimator: {} bytes and a log of {} bytes", size_of::<Estimator>(), estimator.log.footprint());
 }
