@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver as Inbox, Sender as Outbox, TrySendError};
+use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 use tracing::warn;
 
 use crate::load::Meter;
@@ -51,14 +51,11 @@ pub(crate) struct Handle {
 impl Handle {
     /// Gives an order; `false` when the inbox is full or the thread gone.
     pub(crate) fn send(&self, order: Order) -> bool {
-        let sent = match self.orders.try_send(order) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                warn!("a media worker does not keep up: an order was refused");
-                false
-            }
-            Err(TrySendError::Disconnected(_)) => false,
-        };
+        let has_room = self.orders.len() < INBOX_MAX;
+        if !has_room {
+            warn!("a media worker does not keep up: an order was refused");
+        }
+        let sent = has_room && self.orders.send(order).is_ok();
         ring(&self.bell);
         sent
     }
@@ -92,7 +89,8 @@ pub(crate) fn post() -> io::Result<(Handle, Post)> {
     }
     // SAFETY: the descriptor is new and owned by nobody else.
     let bell = Arc::new(unsafe { OwnedFd::from_raw_fd(bell) });
-    let (orders, inbox) = crossbeam_channel::bounded(INBOX_MAX);
+    // One with a limit of its own takes the memory for all of them at once: 8 MB a worker.
+    let (orders, inbox) = crossbeam_channel::unbounded();
     Ok((Handle { orders, bell: Arc::clone(&bell) }, Post { inbox, bell }))
 }
 
