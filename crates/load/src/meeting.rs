@@ -48,6 +48,8 @@ pub(crate) struct Meeting {
     seed: u64,
     /// Resident memory of the bridge before anybody joined.
     pub(crate) resident_empty: u64,
+    /// The same before the first fan-out, which lives in its process.
+    resident_full: Option<u64>,
     asked: Vec<Option<Instant>>,
     connected: usize,
     connected_ms: Histogram,
@@ -83,6 +85,7 @@ impl Meeting {
         let count = plan.people.len();
         Ok(Self {
             resident_empty: process.resident()?,
+            resident_full: None,
             process,
             workers: how.workers,
             members: vec![0; shards.len()],
@@ -199,11 +202,21 @@ impl Meeting {
         self.until("counters", |meeting| meeting.answer.take())
     }
 
+    /// By how many bytes the people and their media made the bridge grow.
+    ///
+    /// # Errors
+    /// When the bridge is gone.
+    pub(crate) fn grown(&self) -> io::Result<u64> {
+        let full = self.resident_full.map_or_else(|| self.process.resident(), Ok)?;
+        Ok(full.saturating_sub(self.resident_empty))
+    }
+
     /// Puts a fan-out into the bridge's place.
     ///
     /// # Errors
     /// When it does not start.
     pub(crate) fn start_fan_out(&mut self, sealed: bool, run: usize) -> io::Result<()> {
+        self.resident_full.get_or_insert(self.process.resident()?);
         let routes = self.plan.routes(|person| {
             let (shard, client) = self.places[person as usize].unwrap_or((0, 0));
             self.shards[shard].address_of(client)

@@ -231,7 +231,7 @@ fn conclude(record: &mut Record, meeting: &mut Meeting, rounds: &[Round]) -> io:
 }
 
 fn memory(record: &mut Record, meeting: &Meeting) -> io::Result<()> {
-    let grown = meeting.process.resident()?.saturating_sub(meeting.resident_empty);
+    let grown = meeting.grown()?;
     record.put("rss_empty", meeting.resident_empty);
     record.put("rss_per_participant", grown / u64::from(meeting.plan.count().max(1)));
     Ok(())
