@@ -17,7 +17,7 @@ use tertulia_rtp::{Packet, rtx};
 use crate::cross::Ready;
 use crate::link::{Badness, Link};
 use crate::payload;
-use crate::publisher::{Outlet, Publisher, TRANSPORT_CC_ID};
+use crate::publisher::{Publisher, TRANSPORT_CC_ID, WayOut};
 use crate::socket::Net;
 use crate::sources::{Slot, owner, ssrc};
 use crate::stream::{Arrived, Stream};
@@ -388,11 +388,11 @@ impl Client {
     }
 
     /// What sends, and what it sends through.
-    fn publishing<'a>(&'a mut self, around: &'a mut Around<'_>) -> (&'a mut Publisher, Outlet<'a>) {
+    fn publishing<'a>(&'a mut self, around: &'a mut Around<'_>) -> (&'a mut Publisher, WayOut<'a>) {
         let Around { now, mode, .. } = *around;
         let ns = around.ns();
         let way = Way { now, ip: ip_of(self.address), net: &mut *around.net, up: &mut self.up };
-        (&mut self.publisher, Outlet { now, ns, mode, tally: &mut *around.tally, transport: &mut self.transport, way })
+        (&mut self.publisher, WayOut { now, ns, mode, tally: &mut *around.tally, transport: &mut self.transport, way })
     }
 
     /// Transport-wide feedback, what is missing, and once a second what came.

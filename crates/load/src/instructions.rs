@@ -58,7 +58,10 @@ mod tests {
     fn a_counter_of_this_thread_grows_with_what_it_does() {
         // The kernel's own clock of the thread: it is there without a counting processor. Not everybody may read it.
         let task_clock = (1, 1);
-        let Ok(counter) = open(0, task_clock) else { return };
+        let counter = match open(0, task_clock) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::ENOSYS)) => return,
+            opened => opened.unwrap(),
+        };
         let before = count(&counter).unwrap();
         assert!((0..100_000u64).fold(0, |sum, n| std::hint::black_box(sum ^ n)) < u64::MAX);
         assert!(count(&counter).unwrap() > before);

@@ -162,11 +162,10 @@ fn run(command: Command, options: &Options) -> std::io::Result<()> {
         Command::Report { quick } => scenario::report(quick, options.climb),
     };
     let program = std::env::current_exe()?;
-    let manner =
-        Manner { program: &program, how, pace, climb: false, cross_check: options.cross_check, seed: options.seed };
     let mut all = Vec::new();
     for (scenario, climb) in scenarios {
-        for result in scenario::run(scenario, Manner { climb, ..manner })? {
+        let (cross_check, seed) = (options.cross_check, options.seed);
+        for result in scenario::run(scenario, Manner { program: &program, how, pace, climb, cross_check, seed })? {
             publish(&result, options)?;
             all.push(result);
         }

@@ -82,6 +82,7 @@ pub(crate) fn rounds(meeting: &mut Meeting, pace: Pace, activity: Activity) -> i
     let mut all = Vec::new();
     for _ in 0..pace.rounds {
         let bridge = window(meeting, pace, activity, "media")?;
+        meeting.weigh()?;
         let run = mean_run(&bridge.seen.runs).round().clamp(1.0, 16.0) as usize;
         let mut round = Round { bridge, run, ..Round::default() };
         if pace.baselines {

@@ -48,7 +48,7 @@ pub(crate) struct Meeting {
     seed: u64,
     /// Resident memory of the bridge before anybody joined.
     pub(crate) resident_empty: u64,
-    /// The same before the first fan-out, which lives in its process.
+    /// The same after its first window and before the fan-outs, which live in its process.
     resident_full: Option<u64>,
     asked: Vec<Option<Instant>>,
     connected: usize,
@@ -202,6 +202,15 @@ impl Meeting {
         self.until("counters", |meeting| meeting.answer.take())
     }
 
+    /// Media flowed: what the bridge has now is what it needs.
+    ///
+    /// # Errors
+    /// When the bridge is gone.
+    pub(crate) fn weigh(&mut self) -> io::Result<()> {
+        self.resident_full.get_or_insert(self.process.resident()?);
+        Ok(())
+    }
+
     /// By how many bytes the people and their media made the bridge grow.
     ///
     /// # Errors
@@ -216,7 +225,6 @@ impl Meeting {
     /// # Errors
     /// When it does not start.
     pub(crate) fn start_fan_out(&mut self, sealed: bool, run: usize) -> io::Result<()> {
-        self.resident_full.get_or_insert(self.process.resident()?);
         let routes = self.plan.routes(|person| {
             let (shard, client) = self.places[person as usize].unwrap_or((0, 0));
             self.shards[shard].address_of(client)

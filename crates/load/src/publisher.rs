@@ -39,7 +39,7 @@ pub(crate) struct Publisher {
 }
 
 /// What a publisher sends through.
-pub(crate) struct Outlet<'a> {
+pub(crate) struct WayOut<'a> {
     pub(crate) now: Instant,
     /// Now, as stamps tell it.
     pub(crate) ns: u64,
@@ -102,7 +102,7 @@ impl Publisher {
     }
 
     /// Takes a part of what the bridge reports: what it misses is sent again.
-    pub(crate) fn handle(&mut self, part: Rtcp<'_>, out: &mut Outlet<'_>) {
+    pub(crate) fn handle(&mut self, part: Rtcp<'_>, out: &mut WayOut<'_>) {
         match part {
             Rtcp::Nack { media_ssrc, losses } => {
                 let Some((_, Slot::Video(encoding))) = owner(media_ssrc) else { return };
@@ -129,12 +129,12 @@ impl Publisher {
     }
 
     /// Sends what is due.
-    pub(crate) fn on_timeout(&mut self, out: &mut Outlet<'_>) {
+    pub(crate) fn on_timeout(&mut self, out: &mut WayOut<'_>) {
         self.send_pictures(out);
         self.send_sound(out);
     }
 
-    fn send_pictures(&mut self, out: &mut Outlet<'_>) {
+    fn send_pictures(&mut self, out: &mut WayOut<'_>) {
         let Some(mut camera) = self.camera.take() else { return };
         let (now, ns) = (out.now, out.ns);
         let late = camera.on_timeout(now, ns, |encoding, picture| self.send_picture(out, encoding, picture, None));
@@ -143,7 +143,7 @@ impl Publisher {
     }
 
     /// Sends a packet, or sends it again under this number.
-    fn send_picture(&mut self, out: &mut Outlet<'_>, encoding: u8, picture: &Picture, again: Option<u16>) {
+    fn send_picture(&mut self, out: &mut WayOut<'_>, encoding: u8, picture: &Picture, again: Option<u16>) {
         let slot = if again.is_some() { Slot::Rtx(encoding) } else { Slot::Video(encoding) };
         let header = Header {
             marker: picture.stamp.index + 1 == picture.stamp.count,
@@ -161,7 +161,7 @@ impl Publisher {
         });
     }
 
-    fn send_sound(&mut self, out: &mut Outlet<'_>) {
+    fn send_sound(&mut self, out: &mut WayOut<'_>) {
         let Some(voice) = &mut self.voice else { return };
         let Some(number) = voice.on_timeout(out.now) else { return };
         let (level, len) = if voice.speaking { (SPEECH_LEVEL, SPEECH_LEN) } else { (SILENCE_LEVEL, SILENCE_LEN) };
@@ -182,13 +182,13 @@ impl Publisher {
 
     fn send_rtp(
         &mut self,
-        out: &mut Outlet<'_>,
+        out: &mut WayOut<'_>,
         header: Header,
         level: Option<u8>,
         payload: impl FnOnce(&mut [u8]) -> usize,
     ) {
         self.transport_cc = self.transport_cc.wrapping_add(1);
-        let Outlet { mode, tally, transport, way, .. } = out;
+        let WayOut { mode, tally, transport, way, .. } = out;
         tally.sent += 1;
         let (number, level) = (self.transport_cc.to_be_bytes(), level.map(|level| [level]));
         way.send(|slot| {

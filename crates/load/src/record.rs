@@ -165,7 +165,7 @@ impl Record {
         self.put("bridge_refused", sum(&|counters| counters.refused));
         self.put("bridge_dropped", sum(&|counters| counters.dropped));
         self.put("bridge_dropped_full", sum(&|counters| counters.dropped_full));
-        let classes = |pick: &dyn Fn(&Counters) -> &Vec<u64>| -> [u64; CLASSES.len()] {
+        let classes = |pick: &dyn Fn(&Counters) -> &Vec<u64>| -> [u64; CLASSES.len() + 1] {
             std::array::from_fn(|class| sum(&|counters| pick(counters).get(class).copied().unwrap_or(0)))
         };
         let runs = classes(&|counters| &counters.runs);
@@ -202,11 +202,11 @@ impl Record {
 }
 
 /// The classes of the bridge's histograms; the last one has no common name.
-const CLASSES: [&str; 7] = ["1", "2", "3-4", "5-8", "9-16", "17-32", ""];
+const CLASSES: [&str; 6] = ["1", "2", "3-4", "5-8", "9-16", "17-32"];
 
-fn by_class(counts: &[u64; CLASSES.len()], last: &str) -> Map<String, Value> {
-    let name = |class: &str| if class.is_empty() { last.to_owned() } else { class.to_owned() };
-    CLASSES.iter().zip(counts).map(|(class, count)| (name(class), json!(count))).collect()
+fn by_class(counts: &[u64; CLASSES.len() + 1], last: &str) -> Map<String, Value> {
+    let names = CLASSES.into_iter().chain([last]);
+    names.zip(counts).map(|(class, count)| (class.to_owned(), json!(count))).collect()
 }
 
 /// The columns of the table: header and field.

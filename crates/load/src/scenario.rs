@@ -364,7 +364,7 @@ fn lossy(network: Lossy, manner: Manner<'_>) -> io::Result<Record> {
         record.put("queue_max_ms", all.queued_max.as_millis() as u64);
         let bits = all.tally.bytes as f64 * 8.0 / counted.iter().map(|round| round.bridge.seconds).sum::<f64>();
         record.put("received_share_of_bottleneck", bits / f64::from(network.subscribers) / badness.rate_bps as f64);
-        settle(&mut meeting)?;
+        hear_estimates(&mut meeting)?;
         record.put_number("bwe_error", measure::median_error(meeting.estimates.values().copied(), badness.rate_bps));
     }
     conclude(&mut record, &mut meeting, &rounds)?;
@@ -373,7 +373,7 @@ fn lossy(network: Lossy, manner: Manner<'_>) -> io::Result<Record> {
 }
 
 /// Lets media flow on until the bridge has told everybody behind a bottleneck what it believes of it.
-fn settle(meeting: &mut Meeting) -> io::Result<()> {
+fn hear_estimates(meeting: &mut Meeting) -> io::Result<()> {
     meeting.tell(|| Order::Send(u32::MAX));
     meeting.pump(SETTLING)?;
     meeting.estimates.clear();

@@ -51,7 +51,8 @@ fn a_client_of_other_hands_finds_nothing_wrong_either() {
 fn a_gallery_and_small_rooms_bring_everybody_pictures() {
     sound("gallery --people 4 --last-n 2 --no-baselines");
     let rooms = sound("rooms --rooms 2 --people 3 --no-baselines --climb");
-    assert!(rooms["steps"][0]["kernel_drops"].is_u64() && rooms["sending_rooms"].as_u64() >= Some(1), "{rooms}");
+    let steps = rooms["steps"].as_array().map_or(0, Vec::len);
+    assert!(rooms["steps"][0]["kernel_drops"].is_u64() && (1..=2).contains(&steps), "{rooms}");
     sound("gallery --people 6 --last-n 5 --workers 2 --spread-at 2 --no-baselines");
 }
 

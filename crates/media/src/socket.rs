@@ -17,10 +17,6 @@ pub(crate) use send::{SendCounters, Sender};
 
 /// Wanted kernel buffer; the kernel gives what `net.core.rmem_max` allows.
 const KERNEL_BUFFER: usize = 8 * 1024 * 1024;
-/// Counts of something by how many there were at once: 1, 2, 3–4, 5–8, 9–16, 17–32, 33 and more.
-pub(crate) type Classes<T = u64> = [T; CLASSES];
-const CLASSES: usize = 7;
-
 /// Messages refused in a row, each for its own path perhaps, before segmentation is taken to be impossible.
 const REFUSALS_MAX: u32 = 16;
 
@@ -96,6 +92,10 @@ fn probe() -> io::Result<bool> {
 
 /// Room for one control message with an int, aligned as a header must be.
 type Control = [u64; 4];
+
+/// Counts of something by how many there were at once: 1, 2, 3–4, 5–8, 9–16, 17–32, 33 and more.
+pub(crate) type Classes<T = u64> = [T; CLASSES];
+const CLASSES: usize = 7;
 
 /// Where so many belong in [`Classes`].
 fn class_of(count: usize) -> usize {

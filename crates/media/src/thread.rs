@@ -20,7 +20,6 @@ const INBOX_MAX: usize = 65_536;
 const COMMANDS_PER_TURN: usize = 256;
 /// Reads of one socket before the others are looked at.
 const READS_PER_TURN: usize = 4;
-
 /// While there are only checks of connections, they wait for each other this long: waking costs more than answering one.
 const NAP: Duration = Duration::from_millis(20);
 
@@ -127,8 +126,9 @@ fn run(
     polled.push(readable(wires.streams.as_raw_fd()));
     polled.push(readable(bell.as_raw_fd()));
     let mut meter = Meter::new(Instant::now());
+    let mut has_more = false;
     loop {
-        if worker.is_idle(Instant::now()) {
+        if !has_more && worker.is_idle(Instant::now()) {
             wait(&mut polled[streams_at..], Some(Instant::now() + NAP));
         }
         wait(&mut polled, worker.next_timeout().into_iter().chain(wires.streams.next_timeout()).min());
@@ -151,8 +151,9 @@ fn run(
         if !inbox.is_empty() {
             ring(bell);
         }
+        has_more = false;
         for ((local, socket), _) in sockets.iter().zip(&polled).filter(|(_, polled)| polled.revents != 0) {
-            read(&mut now, *local, socket, &mut worker, &mut receiver, &mut wires);
+            has_more |= read(&mut now, *local, socket, &mut worker, &mut receiver, &mut wires);
         }
         if polled[streams_at].revents != 0 || wires.streams.next_timeout().is_some_and(|at| now >= at) {
             wires.handle_streams(now, &mut worker);
@@ -169,7 +170,7 @@ fn run(
 }
 
 /// Takes what waits on one socket, up to the turn's limit. The clock is read again only under load: a long turn must not make its last
-/// packets look as early as its first.
+/// packets look as early as its first. Whether more may be waiting.
 fn read(
     now: &mut Instant,
     local: SocketAddr,
@@ -177,20 +178,21 @@ fn read(
     worker: &mut Worker,
     receiver: &mut Receiver,
     wires: &mut Wires<Sender<'_>>,
-) {
+) -> bool {
     for _ in 0..READS_PER_TURN {
         let received = receiver.receive(socket, |remote, bytes| {
             worker.handle_datagram(*now, local, remote, bytes, wires);
         });
         match received {
             Ok(received) if received == crate::socket::RECEIVE_MAX => *now = Instant::now(),
-            Ok(_) => break,
+            Ok(_) => return false,
             Err(error) => {
                 warn!(%error, "a media socket cannot be read");
-                break;
+                return false;
             }
         }
     }
+    true
 }
 
 fn readable(fd: i32) -> libc::pollfd {

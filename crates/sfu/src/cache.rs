@@ -11,6 +11,9 @@ const WORTH_KEEPING: Duration = Duration::from_millis(1_000);
 const SLOTS_MIN: usize = 32;
 /// Slots of a full cache: about a second of 5 Mbit/s.
 const SLOTS_MAX: usize = 512;
+/// Bytes by which buffers grow: those of payloads, and shorter ones.
+const STEP: usize = 128;
+const SHORT_STEP: usize = 16;
 
 /// One packet as it is sent, for the first time or again.
 #[derive(Debug, Clone, Default)]
@@ -85,10 +88,12 @@ impl Cache {
     }
 }
 
-/// Replaces the content. A buffer that is too small grows to what it needs and not to twice of what it was: there are hundreds.
+/// Replaces the content. A buffer that is too small grows to little more than it needs, in steps of which there are few, and not to twice of
+/// what it was: there are hundreds.
 fn refill(buffer: &mut Vec<u8>, content: &[u8]) {
     buffer.clear();
-    buffer.reserve_exact(content.len());
+    let step = if content.len() < STEP { SHORT_STEP } else { STEP };
+    buffer.reserve_exact(content.len().next_multiple_of(step));
     buffer.extend_from_slice(content);
 }
 
@@ -118,6 +123,19 @@ mod tests {
             payload: b"x",
             descriptor: b"",
         }
+    }
+
+    #[test]
+    fn a_buffer_grows_in_few_steps_and_not_far() {
+        let (mut buffer, mut capacities) = (Vec::new(), std::collections::BTreeSet::new());
+        for len in 0..1_300 {
+            refill(&mut buffer, &vec![7; len]);
+            assert!(buffer.len() == len && buffer.capacity() < len + STEP);
+            capacities.insert(buffer.capacity());
+        }
+        assert!(capacities.len() <= 20, "{capacities:?}");
+        refill(&mut buffer, b"short");
+        assert!(buffer == b"short" && capacities.contains(&buffer.capacity()));
     }
 
     #[test]

@@ -21,11 +21,12 @@ const SILENT: Duration = Duration::from_secs(1);
 /// Without a word from the peer for so long nothing but checks is sent (RFC 7675 §5.1). Any authentic word counts, not answers alone: who
 /// sends us checks or media is there, and asked for ours.
 const CONSENT: Duration = Duration::from_secs(30);
-/// Most time between our own checks (RFC 7675 §5.1 has 5 s). Browsers check every 2–5 s and expect answers: while they do, ours tell
-/// nothing new and are rare …
+/// Most time between our own checks (RFC 7675 §5.1 has 5 s). Chromium checks every 2.5 s and expects answers: while somebody does, ours
+/// tell nothing new and are rare …
 const CHECKS: Duration = Duration::from_secs(3);
 const CHECKS_HEARD: Duration = Duration::from_secs(15);
-/// … until nothing has come for so long: well before anybody is called silent.
+/// … until nothing has come for so long, well before anybody is called silent, and for so long after the route changed: the peer learns of
+/// that by a check.
 const QUIET: Duration = Duration::from_secs(4);
 /// How long an unanswered restart is kept.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
@@ -46,6 +47,7 @@ pub(super) struct Ice {
     pub(super) restarting: bool,
     generation: u32,
     route: Option<(SocketAddr, SocketAddr)>,
+    routed_at: Instant,
     has_consent: bool,
     /// Whether our own checks are rare.
     is_relaxed: bool,
@@ -54,6 +56,8 @@ pub(super) struct Ice {
     /// At most [`ADDRESSES_MAX`] of each.
     fresh: Vec<Known>,
     left: Vec<Known>,
+    /// Candidates of addresses that were declared gone and may come back, as they were.
+    gone: Vec<Candidate>,
     pub(super) shown: usize,
 }
 
@@ -90,11 +94,13 @@ impl Ice {
             restarting: false,
             generation: 0,
             route: None,
+            routed_at: now,
             has_consent: true,
             is_relaxed: false,
             addresses: ArrayVec::new(),
             fresh: Vec::new(),
             left: Vec::new(),
+            gone: Vec::new(),
             shown: 0,
         }
     }
@@ -182,6 +188,9 @@ impl Ice {
             return; // the 17th address of one peer
         }
         let Ok(message) = StunMessage::parse(bytes) else { return };
+        if !self.gone.is_empty() && self.agent.accepts_message(&message) {
+            self.welcome_back(remote, protocol);
+        }
         let second = self.second.as_mut().map(|(agent, _)| &mut **agent);
         let agents = std::iter::once(&mut self.agent).chain(second);
         for agent in agents {
@@ -199,6 +208,17 @@ impl Ice {
         self.leave_dead_address(now, wire);
     }
 
+    /// `is` ignores checks from an address that was declared gone until it is given its candidate again.
+    fn welcome_back(&mut self, remote: SocketAddr, protocol: Protocol) {
+        let is_it = |candidate: &Candidate| (candidate.addr(), candidate.proto()) == (remote, protocol);
+        let Some(place) = self.gone.iter().position(is_it) else { return };
+        let mut candidate = self.gone.swap_remove(place);
+        if let Some(credentials) = self.agent.remote_credentials() {
+            candidate.set_ufrag(&credentials.ufrag);
+        }
+        self.agent.add_remote_candidate(candidate);
+    }
+
     /// Makes room for one more address, at the cost of one that the peer left long ago.
     fn has_room(&mut self, now: Instant) -> bool {
         if self.shown >= ADDRESSES_SHOWN_MAX {
@@ -209,7 +229,9 @@ impl Ice {
             && now.saturating_duration_since(self.addresses[place].heard) >= LEFT
             && self.left.len() < ADDRESSES_MAX
         {
-            self.left.push(self.addresses.swap_remove(place));
+            let left = self.addresses.swap_remove(place);
+            self.gone.retain(|candidate| (candidate.addr(), candidate.proto()) != (left.remote, left.protocol));
+            self.left.push(left);
         }
         !self.addresses.is_full()
     }
@@ -233,10 +255,14 @@ impl Ice {
         self.agent.poll_timeout().into_iter().chain(second).chain(silence).min()
     }
 
-    /// Decides how often the selected pair is checked. Clients keep to their own pace: whoever serves a thousand must not be asked by all.
+    /// Decides how often the selected pair is checked. Only we, who serve a thousand, are careful with that; clients are not.
     fn pace_checks(&mut self, now: Instant) {
-        let is_heard = self.last_heard().is_some_and(|at| now.saturating_duration_since(at) < QUIET);
-        self.is_relaxed = self.controlling && self.route.is_some() && self.second.is_none() && is_heard;
+        if !self.controlling {
+            return;
+        }
+        let is_over = |at: Instant| now.saturating_duration_since(at) >= QUIET;
+        let is_heard = self.last_heard().is_some_and(|at| !is_over(at));
+        self.is_relaxed = self.route.is_some() && is_over(self.routed_at) && self.second.is_none() && is_heard;
         self.agent.set_max_stun_rto(if self.is_relaxed { CHECKS_HEARD } else { CHECKS });
     }
 
@@ -246,7 +272,7 @@ impl Ice {
         self.agent.handle_timeout(now);
         while let Some(event) = self.agent.poll_event() {
             if let Some(route) = self.note(now, &event) {
-                self.route = Some(route);
+                self.go_by(now, route);
             }
         }
         let mut sent = send_all(&mut self.agent, wire);
@@ -260,12 +286,19 @@ impl Ice {
         if let Some(route) = nominated.filter(|_| self.restarting) {
             // The new agent takes over; the old one answers a little longer.
             std::mem::swap(&mut self.agent, &mut *second);
-            self.route = Some(route);
+            self.gone.clear(); // those were the other agent's
+            self.go_by(now, route);
             self.restarting = false;
             until = now + TRANSITION;
         }
         self.second = Some((second, until));
         sent
+    }
+
+    fn go_by(&mut self, now: Instant, route: (SocketAddr, SocketAddr)) {
+        if self.route.replace(route) != Some(route) {
+            self.routed_at = now;
+        }
     }
 
     /// Remembers addresses; the route of a nomination.
@@ -299,7 +332,7 @@ impl Ice {
         self.turn(now, wire);
     }
 
-    /// A browser whose address changed checks from the new one at once, but `is` keeps to the old pair for 24 s. When the selected address
+    /// A browser whose address changed checks from the new one at once, but `is` keeps to the old pair for 24 s or more. When the selected address
     /// is silent and another one lives, the old one is declared gone. A false alarm is harmless: the next check decides again.
     fn leave_dead_address(&mut self, now: Instant, wire: &mut impl Wire) {
         let Some((local, remote)) = self.route else { return };
@@ -318,6 +351,9 @@ impl Ice {
         let gone = self.agent.remote_candidates().find(|candidate| (candidate.addr(), candidate.proto()) == selected);
         if let Some(gone) = gone {
             self.agent.invalidate_candidate(&gone);
+            self.gone.push(gone);
+            self.turn(now, wire);
+            // The other pair is nominated now, and the pace of checks is that of a new route: the one that tells the peer leaves at once.
             self.turn(now, wire);
         }
     }

@@ -1,4 +1,4 @@
-//! What a worker counts.
+//! What a worker counts, and how much it holds.
 
 /// What happened to datagrams and handshakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

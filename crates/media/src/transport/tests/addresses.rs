@@ -66,6 +66,28 @@ fn media_follows_the_client_to_a_new_address_within_four_seconds() {
 }
 
 #[test]
+fn whoever_comes_back_to_an_old_address_is_followed_and_told_so_at_once() {
+    let mut pair = Pair::connected();
+    let (first, other) = (pair.client_address, elsewhere(1));
+    for address in [other, first] {
+        pair.client_address = address;
+        pair.run(Duration::from_secs(60));
+        assert_eq!(pair.remote(), Some(address));
+    }
+    pair.client_address = other;
+    let moved = pair.now;
+    while pair.remote() != Some(other) {
+        pair.run(Duration::from_millis(10));
+        assert!(pair.now - moved < Duration::from_secs(6), "still {:?}", pair.remote());
+    }
+    let use_candidate = [0, 0x25, 0, 0];
+    let tells = |(_, _, to, bytes): &(Instant, SocketAddr, SocketAddr, Vec<u8>)| {
+        *to == other && bytes.starts_with(&[0, 1]) && bytes.windows(4).any(|attribute| attribute == use_candidate)
+    };
+    assert!(pair.in_flight.iter().any(tells), "it must not wait for the next check");
+}
+
+#[test]
 fn a_restart_changes_credentials_without_a_gap() {
     let mut pair = Pair::new();
     pair.connected_after(Duration::from_secs(2)).expect("connected");
