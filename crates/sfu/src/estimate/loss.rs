@@ -97,13 +97,11 @@ impl LossRate {
             .buckets
             .iter()
             .fold((0.0, 0.0), |(lost, told), bucket| (lost + f64::from(bucket.0), told + f64::from(bucket.1)));
-        if told < PACKETS_MIN {
-            return false;
-        }
-        let loss = lost / told;
+        // A trickle proves no loss, and the end of it all the less: otherwise a bound that lets little through would never rise again.
+        let loss = lost / told.max(PACKETS_MIN);
         self.fraction = loss;
         self.slow += (loss - self.slow) * (since_us as f64 / 1e6 / SLOW_S).min(1.0);
-        let is_much = loss - CERTAINTY * (loss * (1.0 - loss) / told).sqrt() > LOSS_MAX;
+        let is_much = told >= PACKETS_MIN && loss - CERTAINTY * (loss * (1.0 - loss) / told).sqrt() > LOSS_MAX;
         if is_much && self.bound_bps.is_none() {
             // The beginning of it: the past says nothing about this.
             self.slow = self.slow.max(loss);
@@ -170,6 +168,20 @@ mod tests {
             loss.update(Circumstances { now_us, others_bps: 2e6, acked_bps, queue_ms: 0.0, rtt_us: 80_000 });
         }
         loss.bound_bps().unwrap_or(f64::INFINITY)
+    }
+
+    #[test]
+    fn a_bound_that_lets_only_a_trickle_through_rises_again() {
+        let mut loss = LossRate::default();
+        run(&mut loss, 0, 20, 20);
+        let bound = loss.bound_bps().unwrap();
+        for second in 1..=10 {
+            let now_us = 20_000_000 + second * 1_000_000;
+            loss.count(now_us, 0, 8);
+            let seen = Circumstances { now_us, others_bps: 2e6, acked_bps: Some(3e4), queue_ms: 0.0, rtt_us: 80_000 };
+            assert!(!loss.update(seen));
+        }
+        assert!(loss.bound_bps().is_none_or(|raised| raised > 3.0 * bound) && loss.fraction() < 0.01);
     }
 
     #[test]

@@ -26,11 +26,13 @@ const DRAIN_TIMEOUT_US: u64 = 1_500_000;
 const IDLE: f64 = 0.25;
 /// Where to go after draining, of the measured capacity.
 const RETURN: f64 = 0.95;
-/// Below this share of the estimate a sender did not fill the path. Overuse without a queue is then noise …
-const LIMITED: f64 = 0.6;
+/// Below this share of the estimate a sender did not fill the path. Overuse without a queue that stands is then noise, most often a key
+/// frame that passes …
+const LIMITED: f64 = 0.8;
 const NOISE_QUEUE_MS: f64 = 50.0;
-/// … and costs this, in case it was not.
+/// … and costs this, in case it was not, once in so long: if it was not, the queue will stand before.
 const NOISE_DECREASE: f64 = 0.85;
+const NOISE_GAP_US: u64 = 1_000_000;
 
 /// What the rate is decided on.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +112,10 @@ impl DelayRate {
             return;
         }
         if measured < LIMITED * self.bps && seen.queue_ms < NOISE_QUEUE_MS {
-            return self.decrease_to(self.bps * NOISE_DECREASE, seen.now_us);
+            if self.last_decrease_us.is_none_or(|at| seen.now_us >= at + NOISE_GAP_US) {
+                self.decrease_to(self.bps * NOISE_DECREASE, seen.now_us);
+            }
+            return;
         }
         if measured < IDLE * self.bps && !waits {
             // Nothing filled the path, so what arrives says little of it: a way that became longer looks the same for a moment. A queue
