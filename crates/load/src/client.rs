@@ -251,8 +251,8 @@ impl Client {
             self.transport.on_timeout(now, &mut way!(self, around), &mut events);
             self.settle(&events, around);
         }
-        let (publisher, mut outlet) = self.publishing(around);
-        publisher.on_timeout(&mut outlet);
+        let (publisher, mut out) = self.publishing(around);
+        publisher.on_timeout(&mut out);
         if self.feedback_at.is_some_and(|at| now >= at) {
             self.give_feedback(around);
         }
@@ -382,8 +382,8 @@ impl Client {
             return;
         };
         for part in Compound::new(&bytes[..len]) {
-            let (publisher, mut outlet) = self.publishing(around);
-            publisher.handle(part, &mut outlet);
+            let (publisher, mut out) = self.publishing(around);
+            publisher.handle(part, &mut out);
         }
     }
 

@@ -125,11 +125,12 @@ fn run(
     let streams_at = polled.len();
     polled.push(readable(wires.streams.as_raw_fd()));
     polled.push(readable(bell.as_raw_fd()));
-    let mut meter = Meter::new(Instant::now());
+    let mut rests = Instant::now();
+    let mut meter = Meter::new(rests);
     let mut has_more = false;
     loop {
-        if !has_more && worker.is_idle(Instant::now()) {
-            wait(&mut polled[streams_at..], Some(Instant::now() + NAP));
+        if !has_more && worker.is_idle(rests) {
+            wait(&mut polled[streams_at..], Some(rests + NAP));
         }
         wait(&mut polled, worker.next_timeout().into_iter().chain(wires.streams.next_timeout()).min());
         let mut now = Instant::now();
@@ -162,7 +163,7 @@ fn run(
             ring(bell);
         }
         worker.on_timeout(now, &mut wires); // and the end of the turn
-        let rests = Instant::now();
+        rests = Instant::now();
         if let Some(share) = meter.worked(woke, rests) {
             worker.handle_load(rests, share, &mut wires);
         }

@@ -93,14 +93,14 @@ impl Constraints {
     pub(crate) fn set_initial_last_n(&mut self, last_n: u32) {
         if !self.spoken {
             self.last_n = Some(last_n);
-            self.version = self.version.wrapping_add(1).max(1);
+            self.renew();
         }
     }
 
     /// Takes a message.
     pub(crate) fn apply(&mut self, change: Change) {
         self.spoken = true;
-        self.version = self.version.wrapping_add(1).max(1);
+        self.renew();
         if let Some(last_n) = change.last_n {
             self.last_n = u32::try_from(last_n).ok();
         }
@@ -124,6 +124,11 @@ impl Constraints {
     /// The limit for one source, last-N left aside.
     pub(crate) fn limit(&self, name: &SourceName) -> Limit {
         self.limits.get(name).copied().unwrap_or(self.default_limit)
+    }
+
+    /// To a version that is not 0, which stands for none.
+    fn renew(&mut self) {
+        self.version = self.version.wrapping_add(1).max(1);
     }
 
     /// Grows with each change: what was worked out from an older version has to be worked out again.

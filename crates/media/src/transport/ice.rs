@@ -210,8 +210,7 @@ impl Ice {
 
     /// `is` ignores checks from an address that was declared gone until it is given its candidate again.
     fn welcome_back(&mut self, remote: SocketAddr, protocol: Protocol) {
-        let is_it = |candidate: &Candidate| (candidate.addr(), candidate.proto()) == (remote, protocol);
-        let Some(place) = self.gone.iter().position(is_it) else { return };
+        let Some(place) = self.gone.iter().position(|candidate| is_at(candidate, (remote, protocol))) else { return };
         let mut candidate = self.gone.swap_remove(place);
         if let Some(credentials) = self.agent.remote_credentials() {
             candidate.set_ufrag(&credentials.ufrag);
@@ -230,7 +229,7 @@ impl Ice {
             && self.left.len() < ADDRESSES_MAX
         {
             let left = self.addresses.swap_remove(place);
-            self.gone.retain(|candidate| (candidate.addr(), candidate.proto()) != (left.remote, left.protocol));
+            self.gone.retain(|candidate| !is_at(candidate, (left.remote, left.protocol)));
             self.left.push(left);
         }
         !self.addresses.is_full()
@@ -323,8 +322,7 @@ impl Ice {
         self.addresses.retain(|known| (known.remote, known.protocol) != (remote, Protocol::Tcp));
         let second = self.second.as_mut().map(|(agent, _)| &mut **agent);
         for agent in std::iter::once(&mut self.agent).chain(second) {
-            let is_it = |candidate: &Candidate| candidate.addr() == remote && candidate.proto() == Protocol::Tcp;
-            let gone = agent.remote_candidates().find(is_it);
+            let gone = agent.remote_candidates().find(|candidate| is_at(candidate, (remote, Protocol::Tcp)));
             if let Some(gone) = gone {
                 agent.invalidate_candidate(&gone);
             }
@@ -348,7 +346,7 @@ impl Ice {
         if !is_dead || !self.addresses.iter().any(lives) {
             return;
         }
-        let gone = self.agent.remote_candidates().find(|candidate| (candidate.addr(), candidate.proto()) == selected);
+        let gone = self.agent.remote_candidates().find(|candidate| is_at(candidate, selected));
         if let Some(gone) = gone {
             self.agent.invalidate_candidate(&gone);
             self.gone.push(gone);
@@ -357,6 +355,11 @@ impl Ice {
             self.turn(now, wire);
         }
     }
+}
+
+/// Whether a candidate is this address.
+fn is_at(candidate: &Candidate, address: (SocketAddr, Protocol)) -> bool {
+    (candidate.addr(), candidate.proto()) == address
 }
 
 fn agent(now: Instant, controlling: bool, credentials: IceCredentials, locals: &[SocketAddr]) -> IceAgent {
