@@ -460,7 +460,8 @@ impl World {
             RemoteTransport { ice, fingerprint: Some(own.fingerprint(DtlsSetup::Active)), ice_generation: None };
         let request = BridgeRequest::SetTransport { endpoint, transport: remote };
         worker.handle_command(now, Command::Request { conference, request }, &mut post);
-        for _ in 0..200 {
+        // Long enough that checks are answered without a turn of the agent.
+        for _ in 0..600 {
             now += Duration::from_millis(10);
             worker.on_timeout(now, &mut post);
             client.on_timeout(now, &mut post, &mut events);

@@ -292,12 +292,15 @@ fn join_storm(people: u32, within: u32, manner: Manner<'_>) -> io::Result<Record
     Ok(record)
 }
 
+/// How long an idle bridge asks often who is there: until each has been asked once at the pace of those who are heard.
+const SETTLES_IN: Duration = Duration::from_secs(40);
+
 /// Nobody sends.
 fn idle(people: u32, manner: Manner<'_>) -> io::Result<Record> {
     let mut record = Record::new("idle", json!({ "people": people }));
     let plan = Plan::audio(1, 0, people);
     let (mut meeting, joined) = assemble(plan, manner)?;
-    meeting.pump(manner.pace.warm_up)?;
+    meeting.pump(SETTLES_IN)?;
     let seconds = manner.pace.window * u32::try_from(manner.pace.rounds).unwrap_or(1);
     let before = meeting.counters()?;
     let (busy, start) = (meeting.process.cpu("media")?, Instant::now());

@@ -35,6 +35,8 @@ const TICK: Duration = Duration::from_millis(20);
 const IDLE_TICK: Duration = Duration::from_millis(500);
 /// Media is flowing when a packet came within this time.
 const FLOWING_FOR: Duration = Duration::from_secs(2);
+/// So long after the last packet everything that it gave rise to is over: feedback has come or will not, probes have ended.
+const RESTS_AFTER: Duration = Duration::from_secs(10);
 
 /// How a conference forwards, beside what its endpoints ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -375,8 +377,10 @@ impl Conference {
         }
         self.ask_ahead(now);
         self.ask_senders(now, egress);
-        self.report_to_senders(now, egress);
-        self.measure_paths(now, out);
+        if !self.rests(now) {
+            self.report_to_senders(now, egress);
+            self.measure_paths(now, out);
+        }
         self.notice_silence(now, out);
         if changed {
             self.needs_allocation(now);
@@ -496,6 +500,11 @@ impl Conference {
     /// Whether anybody sends at the moment.
     fn is_flowing(&self, now: Instant) -> bool {
         self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < FLOWING_FOR)
+    }
+
+    /// Whether nothing can be found about anybody's path that was not found the last time.
+    fn rests(&self, now: Instant) -> bool {
+        self.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= RESTS_AFTER)
     }
 
     fn since_start(&self, now: Instant) -> Duration {

@@ -200,6 +200,18 @@ impl Transport {
         self.settle(now, wire, events);
     }
 
+    /// Answers a STUN datagram that changes nothing. `false` when it is for [`Transport::handle_stun`].
+    pub fn answer_check(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+        wire: &mut impl Wire,
+    ) -> bool {
+        self.ice.answer(now, local, remote, bytes, wire)
+    }
+
     /// A connection of this transport is over.
     pub fn forget_stream(&mut self, now: Instant, remote: SocketAddr, wire: &mut impl Wire, events: &mut Vec<Event>) {
         self.ice.forget_stream(now, remote, wire);

@@ -35,6 +35,8 @@ struct Pair {
     doubled_of_ten: u64,
     /// Datagrams that the bridge sent, lost ones included.
     sent_by_bridge: usize,
+    /// Checks that the bridge answered without a turn of its agent.
+    answered_alone: usize,
     random: u64,
     in_flight: Vec<(Instant, SocketAddr, SocketAddr, Vec<u8>)>,
 }
@@ -68,6 +70,7 @@ impl Pair {
             lost_of_ten: 0,
             doubled_of_ten: 0,
             sent_by_bridge: 0,
+            answered_alone: 0,
             random: 7,
             in_flight: Vec::new(),
         };
@@ -122,6 +125,7 @@ impl Pair {
         let bridge_at: SocketAddr = BRIDGE.parse().unwrap();
         if to == bridge_at {
             match bytes[0] {
+                0..=3 if self.bridge.answer_check(now, to, from, bytes, net) => self.answered_alone += 1,
                 0..=3 => self.bridge.handle_stun(now, to, from, bytes, net, &mut self.bridge_events),
                 _ => self.bridge.handle_dtls(now, bytes, net, &mut self.bridge_events),
             }

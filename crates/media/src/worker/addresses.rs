@@ -18,10 +18,10 @@ impl Worker {
     }
 
     /// A check names its user; an answer to one of ours comes from where we know them.
-    pub(super) fn slot_of_check(&mut self, bytes: &[u8], known: impl FnOnce(&Self) -> Option<usize>) -> Option<usize> {
+    pub(super) fn slot_of_check(&mut self, bytes: &[u8], known: Option<usize>) -> Option<usize> {
         let slot = match username_of(bytes) {
             Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
-            None => known(self),
+            None => known,
         };
         self.counters.dropped_unknown_user += u64::from(slot.is_none());
         slot

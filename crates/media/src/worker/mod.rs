@@ -173,12 +173,13 @@ impl Worker {
         flush: &mut dyn Flush,
     ) {
         self.counters.datagrams += 1;
+        let known = self.by_address.get(&remote).copied();
         let slot = match bytes.first() {
-            Some(0..=3) => self.slot_of_check(bytes, |worker| worker.by_address.get(&remote).copied()),
+            Some(0..=3) if self.answer_check(now, known, local, remote, bytes, flush) => None,
+            Some(0..=3) => self.slot_of_check(bytes, known),
             Some(20..=63 | 128..=191) => {
-                let slot = self.by_address.get(&remote).copied();
-                self.counters.dropped_unknown_address += u64::from(slot.is_none());
-                slot
+                self.counters.dropped_unknown_address += u64::from(known.is_none());
+                known
             }
             _ => {
                 self.counters.dropped_unknown_protocol += 1;
@@ -203,7 +204,8 @@ impl Worker {
         self.counters.datagrams += 1;
         let known = self.by_stream.get(&remote).copied();
         let slot = match bytes.first() {
-            Some(0..=3) => self.slot_of_check(bytes, |_| known),
+            Some(0..=3) if self.answer_check(now, known, local, remote, bytes, flush) => None,
+            Some(0..=3) => self.slot_of_check(bytes, known),
             Some(20..=63 | 128..=191) => known,
             _ => None,
         };
@@ -247,6 +249,33 @@ impl Worker {
                 }
             }),
         });
+    }
+
+    /// Most of what an idle worker does: answers a check that changes nothing. Neither the endpoint's timer nor the conference's turn is
+    /// touched, because neither would do anything. `false` when the check is not of that kind.
+    fn answer_check(
+        &mut self,
+        now: Instant,
+        slot: Option<usize>,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+        flush: &mut dyn Flush,
+    ) -> bool {
+        let Some((slot, endpoint)) = slot.and_then(|slot| Some((slot, self.slots.get(slot)?))) else { return false };
+        let mut is_answered = false;
+        self.guarded(endpoint.conference, |Self { slots, rooms, batch, .. }| {
+            let Some(endpoint) = slots.get_mut(slot) else { return };
+            let mut wire = BatchWire { slot, batch, flush };
+            is_answered = endpoint.transport.answer_check(now, local, remote, bytes, &mut wire);
+            if is_answered
+                && endpoint.take_activity()
+                && let Some(room) = rooms.get_mut(&endpoint.conference)
+            {
+                room.sfu.handle_activity(now, key_of(slot));
+            }
+        });
+        is_answered
     }
 
     /// Ends a turn: what its datagrams gave rise to is sent, many at a time. [`Worker::handle_command`] and [`Worker::on_timeout`] end one

@@ -92,8 +92,9 @@ struct Answers {
     /// None ever came, and it is too late to wait.
     is_mute: bool,
     first_sent_us: Option<u64>,
-    /// Since when packets wait.
+    /// Since when packets wait, and when the last one was sent.
     waiting_since_us: Option<u64>,
+    last_sent_us: u64,
     /// The number behind the last packet that was told of.
     next_sequence: Option<u16>,
     /// The number of the last feedback.
@@ -167,6 +168,7 @@ impl Estimator {
         }
         self.answers.first_sent_us.get_or_insert(now_us);
         self.answers.waiting_since_us.get_or_insert(now_us);
+        self.answers.last_sent_us = now_us;
         let id = self.prober.sent(now_us, u16::try_from(bytes).unwrap_or(u16::MAX));
         self.log.push(now_us, bytes, id)
     }
@@ -418,6 +420,11 @@ impl Estimator {
         }
         let Some(since_us) = self.answers.waiting_since_us else { return };
         if now_us >= since_us + OVERDUE_US + 2 * self.rtt_us() {
+            // Of a few packets before a pause the only feedback may be lost; the next packet asks anew.
+            if self.answers.last_sent_us < since_us + OVERDUE_US / 2 {
+                self.answers.waiting_since_us = None;
+                return;
+            }
             self.answers.waiting_since_us = Some(now_us);
             self.counters.overdue += 1;
             self.delay.set((self.delay.bps() / 2.0).max(FLOOR_BPS));

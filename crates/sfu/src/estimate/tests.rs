@@ -191,6 +191,18 @@ fn silence_lowers_the_estimate_and_a_voice_raises_it_again() {
 }
 
 #[test]
+fn a_pause_after_which_the_last_feedback_is_lost_costs_nothing() {
+    let mut path = path_of(5, Link::new(5e6, 40), Source::Smooth(2_000_000));
+    path.run(10.0);
+    let (start, before) = (path.now(), path.estimator.estimate_bps());
+    path.estimator.sent(start, 1_000, None);
+    for tick in 1..400 {
+        path.estimator.on_tick(start + tick * Duration::from_millis(50), 2_000_000, 2_000_000);
+    }
+    assert_eq!(path.estimator.estimate_bps(), before, "{:?}", path.estimator.diagnostics());
+}
+
+#[test]
 fn who_cannot_pad_grows_all_the_same() {
     let mut path = path_of(6, Link::new(6e6, 40), Source::Smooth(4_000_000));
     path.has_padding = false;
