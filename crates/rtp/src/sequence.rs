@@ -40,6 +40,11 @@ pub fn low16(wide: SeqNo) -> u16 {
     u16::try_from(wide & 0xffff).unwrap_or(0)
 }
 
+/// The low half of a wide number, by which those that are close to each other can be told apart.
+pub fn low32(wide: SeqNo) -> u32 {
+    u32::try_from(wide & 0xffff_ffff).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

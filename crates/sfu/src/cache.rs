@@ -1,100 +1,199 @@
 //! The packets of one encoding, kept for retransmission: one cache per encoding, shared by all its receivers.
 
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use tertulia_rtp::codec::FrameInfo;
 use tertulia_rtp::sequence::SeqNo;
 
-/// How long a packet is worth keeping: several round trips of a bad network.
-const WORTH_KEEPING: Duration = Duration::from_millis(1_000);
-/// Slots of a new cache; enough for a second of a thumbnail.
-const SLOTS_MIN: usize = 32;
-/// Slots of a full cache: about a second of 5 Mbit/s.
+/// Slots of a new cache, and of a full one: about a second of 5 Mbit/s.
+const SLOTS_MIN: usize = 16;
 const SLOTS_MAX: usize = 512;
-/// Bytes by which buffers grow: those of payloads, and shorter ones.
-const STEP: usize = 128;
-const SHORT_STEP: usize = 16;
+/// Bytes by which a cache grows at least, and of a full one: as many as its slots can hold of the longest packets.
+const BYTES_STEP: usize = 4 << 10;
+const BYTES_MAX: usize = SLOTS_MAX * 1_280;
 
-/// One packet as it is sent, for the first time or again.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Cached {
+/// How long a packet is worth keeping for receivers who answer within this round trip: three tries, and until the loss is noticed. No shorter
+/// than a pacer makes packets wait.
+pub(crate) fn worth_keeping(round_trip: Duration) -> Duration {
+    (3 * round_trip + Duration::from_millis(300)).clamp(Duration::from_millis(600), Duration::from_millis(1_000))
+}
+
+/// What is known of a packet beside its bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Kept {
     /// Normalised sequence number, which names the slot.
     pub(crate) number: SeqNo,
-    pub(crate) marker: bool,
-    pub(crate) payload_type: u8,
     pub(crate) timestamp: u32,
+    pub(crate) payload_type: u8,
+    pub(crate) marker: bool,
     pub(crate) info: FrameInfo,
-    pub(crate) payload: Vec<u8>,
-    /// Dependency descriptor; empty when there is none.
-    pub(crate) descriptor: Vec<u8>,
+    place: Place,
     at: Option<Instant>,
 }
 
-/// A ring by sequence number that grows to what a second needs and then never allocates again.
+/// Where the bytes of a packet are: its payload, and behind it its descriptor.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    /// How often the ring had come around by then; 0 when there is no packet.
+    lap: u32,
+    start: u32,
+    payload_len: u16,
+    descriptor_len: u16,
+}
+
+/// A packet as it is sent, for the first time or again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cached<'a> {
+    kept: &'a Kept,
+    pub(crate) payload: &'a [u8],
+    /// Dependency descriptor; empty when there is none.
+    pub(crate) descriptor: &'a [u8],
+}
+
+impl Deref for Cached<'_> {
+    type Target = Kept;
+
+    fn deref(&self) -> &Kept {
+        self.kept
+    }
+}
+
+/// What is known of packets, by sequence number, and their bytes, in the order in which they came: two rings that grow to what has to be
+/// kept and then never allocate again.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    slots: Vec<Cached>,
+    slots: Vec<Kept>,
+    bytes: Bytes,
 }
 
 impl Cache {
-    /// Keeps a copy. Slots keep their buffers, so a full ring costs a copy and no allocation.
-    pub(crate) fn insert(&mut self, now: Instant, packet: Packet<'_>) {
+    /// Keeps a copy, for about this long at a steady rate and half as long at any, unless the cache is full before.
+    pub(crate) fn insert(&mut self, now: Instant, keep: Duration, packet: Packet<'_>) {
         if self.slots.is_empty() {
-            self.slots.resize_with(SLOTS_MIN, Cached::default);
+            self.slots.resize_with(SLOTS_MIN, Kept::default);
         }
-        let young = |slot: &Cached| slot.at.is_some_and(|at| now.saturating_duration_since(at) < WORTH_KEEPING);
+        let young = |kept: &Kept| kept.at.is_some_and(|at| now.saturating_duration_since(at) < keep);
         if self.slots.len() < SLOTS_MAX && young(&self.slots[self.index(packet.number)]) {
-            self.grow();
+            self.double();
         }
-        let index = self.index(packet.number);
-        let slot = &mut self.slots[index];
-        slot.number = packet.number;
-        slot.marker = packet.marker;
-        slot.payload_type = packet.payload_type;
-        slot.timestamp = packet.timestamp;
-        slot.info = packet.info;
-        slot.at = Some(now);
-        refill(&mut slot.payload, packet.payload);
-        refill(&mut slot.descriptor, packet.descriptor);
+        if self.bytes.is_short(now, keep, packet.payload.len() + packet.descriptor.len()) {
+            self.bytes.lengthen(self.slots.iter_mut().map(|kept| &mut kept.place));
+        }
+        let Some(place) = self.bytes.put(packet.payload, packet.descriptor) else { return };
+        let Packet { number, timestamp, payload_type, marker, info, .. } = packet;
+        let index = self.index(number);
+        self.slots[index] = Kept { number, timestamp, payload_type, marker, info, place, at: Some(now) };
     }
 
     /// The packet of this number, if it is still there.
-    pub(crate) fn get(&self, number: SeqNo) -> Option<&Cached> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        Some(&self.slots[self.index(number)]).filter(|slot| slot.number == number && slot.at.is_some())
+    pub(crate) fn get(&self, number: SeqNo) -> Option<Cached<'_>> {
+        let kept = self.slots.get(self.index(number)).filter(|kept| kept.number == number)?;
+        let (payload, descriptor) = self.bytes.get(kept.place)?;
+        Some(Cached { kept, payload, descriptor })
     }
 
-    /// The same, to be changed.
-    pub(crate) fn get_mut(&mut self, number: SeqNo) -> Option<&mut Cached> {
-        self.get(number)?;
+    /// Something else is known of a packet now.
+    pub(crate) fn set_info(&mut self, number: SeqNo, info: FrameInfo) {
         let index = self.index(number);
-        self.slots.get_mut(index)
+        if let Some(kept) = self.slots.get_mut(index).filter(|kept| kept.number == number) {
+            kept.info = info;
+        }
     }
 
     fn index(&self, number: SeqNo) -> usize {
         // The length is a power of two that fits any integer.
-        usize::try_from(number % self.slots.len() as u64).unwrap_or(0)
+        usize::try_from(number % self.slots.len().max(1) as u64).unwrap_or(0)
     }
 
-    fn grow(&mut self) {
+    fn double(&mut self) {
         let old = std::mem::take(&mut self.slots);
-        self.slots.resize_with(old.len() * 2, Cached::default);
-        for packet in old.into_iter().filter(|packet| packet.at.is_some()) {
-            let index = self.index(packet.number);
-            self.slots[index] = packet;
+        self.slots.resize_with(old.len() * 2, Kept::default);
+        for kept in old.into_iter().filter(|kept| kept.place.lap != 0) {
+            let index = self.index(kept.number);
+            self.slots[index] = kept;
         }
     }
 }
 
-/// Replaces the content. A buffer that is too small grows to little more than it needs, in steps of which there are few, and not to twice of
-/// what it was: there are hundreds.
-fn refill(buffer: &mut Vec<u8>, content: &[u8]) {
-    buffer.clear();
-    let step = if content.len() < STEP { SHORT_STEP } else { STEP };
-    buffer.reserve_exact(content.len().next_multiple_of(step));
-    buffer.extend_from_slice(content);
+/// A ring of bytes in which every packet stands in one piece.
+#[derive(Debug, Default)]
+struct Bytes {
+    ring: Vec<u8>,
+    /// Where the next packet goes.
+    head: usize,
+    lap: u32,
+    /// Since when bytes are counted, and how many came.
+    counted: Option<(Instant, usize)>,
+}
+
+impl Bytes {
+    /// Counts what is to come; whether it would be written over what has not been kept for long enough.
+    fn is_short(&mut self, now: Instant, keep: Duration, len: usize) -> bool {
+        let (since, count) = self.counted.get_or_insert((now, 0));
+        if now.saturating_duration_since(*since) >= keep {
+            (*since, *count) = (now, 0);
+        }
+        // Before it begins anew, what is left is left empty.
+        let left = self.ring.len() - self.head;
+        *count += if len > left { len + left } else { len };
+        *count > self.ring.len() && self.ring.len() < BYTES_MAX
+    }
+
+    /// Makes the ring longer by a quarter; the packets at `places` stay.
+    fn lengthen<'a>(&mut self, places: impl Iterator<Item = &'a mut Place>) {
+        let len = self.ring.len() + (self.ring.len() / 4).max(BYTES_STEP).min(BYTES_MAX - self.ring.len());
+        let behind = self.ring.len() - self.head;
+        let by = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        for place in places {
+            let Some((lap, start)) = self.is_there(*place).then_some((place.lap, place.start)) else {
+                *place = Place::default();
+                continue;
+            };
+            // What is left of the lap before comes first.
+            place.start = if lap == self.lap { start + by(behind) } else { start - by(self.head) };
+            place.lap = self.lap;
+        }
+        let mut ring = Vec::with_capacity(len);
+        ring.extend_from_slice(&self.ring[self.head..]);
+        ring.extend_from_slice(&self.ring[..self.head]);
+        self.head = ring.len();
+        self.lap = self.lap.max(1);
+        ring.resize(len, 0);
+        self.ring = ring;
+    }
+
+    /// Writes a packet. `None` when it is longer than any.
+    fn put(&mut self, payload: &[u8], descriptor: &[u8]) -> Option<Place> {
+        let len = payload.len() + descriptor.len();
+        if self.head + len > self.ring.len() {
+            self.head = 0;
+            self.lap += 1;
+        }
+        let room = self.ring.get_mut(self.head..self.head + len)?;
+        room[..payload.len()].copy_from_slice(payload);
+        room[payload.len()..].copy_from_slice(descriptor);
+        let place = Place {
+            lap: self.lap,
+            start: u32::try_from(self.head).ok()?,
+            payload_len: u16::try_from(payload.len()).ok()?,
+            descriptor_len: u16::try_from(descriptor.len()).ok()?,
+        };
+        self.head += len;
+        Some(place)
+    }
+
+    /// Payload and descriptor, unless something else was written there.
+    fn get(&self, place: Place) -> Option<(&[u8], &[u8])> {
+        let start = usize::try_from(place.start).ok().filter(|_| self.is_there(place))?;
+        let (payload, behind) = self.ring.get(start..)?.split_at_checked(usize::from(place.payload_len))?;
+        Some((payload, behind.get(..usize::from(place.descriptor_len))?))
+    }
+
+    fn is_there(&self, place: Place) -> bool {
+        let is_behind = usize::try_from(place.start).is_ok_and(|start| start >= self.head);
+        place.lap != 0 && (place.lap == self.lap || (place.lap + 1 == self.lap && is_behind))
+    }
 }
 
 /// What is put in.
@@ -111,42 +210,62 @@ pub(crate) struct Packet<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn packet(number: SeqNo) -> Packet<'static> {
-        Packet {
-            number,
-            marker: false,
-            payload_type: 100,
-            timestamp: 0,
-            info: FrameInfo::default(),
-            payload: b"x",
-            descriptor: b"",
+    const KEEP: Duration = Duration::from_millis(600);
+
+    fn packet<'a>(number: SeqNo, payload: &'a [u8], descriptor: &'a [u8]) -> Packet<'a> {
+        let info = FrameInfo::default();
+        Packet { number, marker: false, payload_type: 100, timestamp: 0, info, payload, descriptor }
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: what is found is what was put in, and what is young is found.
+        #[test]
+        fn what_is_young_is_found_as_it_came(
+            packets in proptest::collection::vec((0..1_250usize, 0..40usize, 0..30u64, 0..3u64), 1..600),
+        ) {
+            let (start, mut cache, mut ms, mut number) = (Instant::now(), Cache::default(), 0, 70_000);
+            let mut sent: Vec<(SeqNo, u64, usize, usize)> = Vec::new();
+            let content = |number: SeqNo, len: usize| vec![u8::try_from(number % 251).unwrap(); len];
+            for (payload, descriptor, wait, gap) in packets {
+                (ms, number) = (ms + wait, number + 1 + gap);
+                let now = start + Duration::from_millis(ms);
+                let (bytes, behind) = (content(number, payload), content(number + 7, descriptor));
+                cache.insert(now, KEEP, packet(number, &bytes, &behind));
+                sent.push((number, ms, payload, descriptor));
+            }
+            for (number, at, payload, descriptor) in sent {
+                match cache.get(number) {
+                    Some(found) => {
+                        prop_assert_eq!(found.payload, content(number, payload));
+                        prop_assert_eq!(found.descriptor, content(number + 7, descriptor));
+                    }
+                    None => {
+                        let is_full = cache.bytes.ring.len() == BYTES_MAX || cache.slots.len() == SLOTS_MAX;
+                        prop_assert!(2 * Duration::from_millis(ms - at) >= KEEP || is_full, "{} ms old", ms - at);
+                    }
+                }
+            }
         }
     }
 
     #[test]
-    fn a_buffer_grows_in_few_steps_and_not_far() {
-        let (mut buffer, mut capacities) = (Vec::new(), std::collections::BTreeSet::new());
-        for len in 0..1_300 {
-            refill(&mut buffer, &vec![7; len]);
-            assert!(buffer.len() == len && buffer.capacity() < len + STEP);
-            capacities.insert(buffer.capacity());
-        }
-        assert!(capacities.len() <= 20, "{capacities:?}");
-        refill(&mut buffer, b"short");
-        assert!(buffer == b"short" && capacities.contains(&buffer.capacity()));
-    }
-
-    #[test]
-    fn a_second_of_packets_is_kept_and_not_much_more() {
-        let start = Instant::now();
-        let mut cache = Cache::default();
+    fn what_has_to_be_kept_is_and_not_much_more() {
+        let (start, mut cache) = (Instant::now(), Cache::default());
         for n in 1..=2_000u64 {
-            cache.insert(start + Duration::from_millis(n * 5), packet(n));
+            cache.insert(start + Duration::from_millis(n * 5), KEEP, packet(n, &[7; 1_100], b""));
         }
-        assert!(cache.get(2_000).is_some() && cache.get(1_820).is_some());
-        assert!(cache.get(1_000).is_none());
-        assert!(cache.slots.len() <= 256, "{}", cache.slots.len());
+        assert!(cache.get(2_000).is_some() && cache.get(1_890).is_some());
+        assert!(cache.get(1_500).is_none() && cache.get(2_001).is_none());
+        assert!(cache.slots.len() <= 128 && cache.bytes.ring.len() < 170_000, "{}", cache.bytes.ring.len());
+    }
+
+    #[test]
+    fn a_longer_way_keeps_more() {
+        let kept = [0, 80, 150, 400].map(|ms| worth_keeping(Duration::from_millis(ms)).as_millis());
+        assert_eq!(kept, [600, 600, 750, 1_000]);
     }
 }

@@ -21,6 +21,7 @@ use tertulia_model::{
 use tertulia_rtp::rtcp::Writer;
 
 use crate::allocation::Allocation;
+use crate::cache::worth_keeping;
 use crate::channel::{self, Message};
 use crate::egress::{Egress, EndpointKey, Output};
 use crate::endpoint::Endpoint;
@@ -126,6 +127,8 @@ pub struct Conference {
     /// A key frame of somebody who began to speak, before anybody asks for it.
     preemptive: Option<(Instant, EndpointKey)>,
     last_packet: Option<Instant>,
+    /// How long packets of pictures are kept, given the longest way to anybody.
+    keep: Duration,
     /// Of the newest source.
     last_serial: u32,
     next_tick: Option<Instant>,
@@ -159,6 +162,7 @@ impl Conference {
             waiting: Vec::new(),
             preemptive: None,
             last_packet: None,
+            keep: worth_keeping(Duration::ZERO),
             last_serial: 0,
             next_tick: None,
             next_pace: None,

@@ -158,15 +158,17 @@ impl Encoding {
     pub(crate) fn release(&mut self, now: Instant, codec: Codec, mut forward: impl FnMut(SeqNo)) {
         let Some((first, last)) = self.held.take() else { return };
         for number in first..=last {
-            let Some(packet) = self.cache.get_mut(number).filter(|packet| packet.info.needs_structure) else {
+            let Some(packet) = self.cache.get(number).filter(|packet| packet.info.needs_structure) else {
                 continue;
             };
-            packet.info = self.inspector.inspect(codec, &packet.payload, packet.marker, Some(&packet.descriptor));
-            if packet.info.needs_structure {
+            let bytes = packet.payload.len() + OVERHEAD;
+            let info = self.inspector.inspect(codec, packet.payload, packet.marker, Some(packet.descriptor));
+            self.cache.set_info(number, info);
+            if info.needs_structure {
                 self.hold(number);
                 continue;
             }
-            self.rates.count(now, &packet.info, packet.payload.len() + OVERHEAD);
+            self.rates.count(now, &info, bytes);
             forward(number);
         }
     }
@@ -286,6 +288,8 @@ mod tests {
     use super::*;
     use crate::cache::Packet;
 
+    const KEEP: Duration = Duration::from_secs(1);
+
     fn arrive(encoding: &mut Encoding, now: Instant, sequence: u16) -> Arrival {
         encoding.arrive(now, sequence, 0, 90_000, false)
     }
@@ -320,7 +324,7 @@ mod tests {
     fn keep(encoding: &mut Encoding, now: Instant, number: SeqNo, descriptor: &[u8]) -> bool {
         let info = encoding.inspector.inspect(Codec::Av1, &[0x10], true, Some(descriptor));
         let (payload, marker, payload_type, timestamp) = (&[0x10][..], true, 41, 0);
-        encoding.cache.insert(now, Packet { number, marker, payload_type, timestamp, info, payload, descriptor });
+        encoding.cache.insert(now, KEEP, Packet { number, marker, payload_type, timestamp, info, payload, descriptor });
         if info.needs_structure {
             encoding.hold(number);
         }
@@ -356,7 +360,7 @@ mod tests {
             payload: b"x",
             descriptor: b"",
         };
-        encoding.cache.insert(start, packet);
+        encoding.cache.insert(start, KEEP, packet);
         encoding.rest(start + REST_AFTER / 2);
         assert!(encoding.cache.get(number).is_some() && encoding.report(start).is_some());
         encoding.rest(later);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tertulia_model::{Capabilities, EndpointId, SourceName, SourceSet};
-use tertulia_rtp::sequence::SeqNo;
+use tertulia_rtp::sequence::{SeqNo, low16};
 use tertulia_rtp::transport_cc::Recorder;
 
 use crate::allocation::History;
@@ -102,13 +102,17 @@ pub(crate) struct Path {
     allocated_for: Option<(Option<u64>, Instant)>,
 }
 
-/// A packet of a picture and its transport-wide number.
-#[derive(Debug, Clone, Copy, Default)]
+/// A packet of a picture and its transport-wide number, eight bytes.
+#[derive(Debug, Clone, Copy)]
 struct Logged {
     number: u16,
+    /// The outgoing number, as the wire shows it.
+    out: u16,
     source: u32,
-    /// Low half of the outgoing number.
-    out: u32,
+}
+
+impl Logged {
+    const NOTHING: Self = Self { number: 0, out: 0, source: u32::MAX };
 }
 
 /// A packet that waits for the pacer. Its content is in the source's cache.
@@ -241,17 +245,15 @@ impl Path {
     /// Notes what went out under a transport-wide number.
     pub(crate) fn log_picture(&mut self, number: u16, source: u32, out: SeqNo) {
         if self.pictures.is_empty() {
-            self.pictures.resize(LOGGED, Logged::default());
+            self.pictures.resize(LOGGED, Logged::NOTHING);
         }
-        let out = u32::try_from(out & 0xffff_ffff).unwrap_or(0);
-        self.pictures[usize::from(number) % LOGGED] = Logged { number, source, out };
+        self.pictures[usize::from(number) % LOGGED] = Logged { number, out: low16(out), source };
     }
 
     /// Source and outgoing number, as far as the wire shows it, of what went out under a transport-wide number.
     pub(crate) fn logged_picture(&self, number: u16) -> Option<(u32, u16)> {
         let logged = self.pictures.get(usize::from(number) % LOGGED.max(1))?;
-        let out = u16::try_from(logged.out & 0xffff).unwrap_or(0);
-        (logged.number == number && logged.out != 0).then_some((logged.source, out))
+        (logged.number == number && logged.source != u32::MAX).then_some((logged.source, logged.out))
     }
 
     /// The round trip, or a usual one.

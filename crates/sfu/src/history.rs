@@ -1,11 +1,11 @@
 //! What went out under which number of one stream: so that a retransmission finds its packet and a late packet its place.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tertulia_rtp::sequence::SeqNo;
+use tertulia_rtp::sequence::{SeqNo, low32};
 
-/// Entries of a new history: a second of a thumbnail.
-const LEN_MIN: usize = 32;
+/// Entries of a new history: what is kept of a thumbnail.
+const LEN_MIN: usize = 16;
 /// Entries of a full one: a second of 10 Mbit/s.
 const LEN_MAX: usize = 1024;
 
@@ -16,40 +16,44 @@ pub(crate) enum Fate {
     #[default]
     Unknown,
     /// It went out, or waits in the pacer.
-    Sent,
+    Sent {
+        /// As the last packet of its picture for this receiver.
+        marker: bool,
+    },
     /// Its packet has not come in yet; it may still be wanted.
     Reserved,
     /// Its packet came in late and was not wanted: padding went out in its place.
     Filled,
 }
 
-/// One outgoing number.
+/// One outgoing number, eight bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Entry {
     /// Low 32 bits of the incoming number.
     pub(crate) number: u32,
-    /// When it was repeated, in milliseconds modulo 2¹⁶; 0 means never.
-    repeated_ms: u16,
     /// Pictures left out before it, since the segment began.
     pub(crate) left_out: u16,
-    pub(crate) encoding: u8,
     pub(crate) fate: Fate,
-    /// Last packet of its picture for this receiver.
-    pub(crate) marker: bool,
+    /// When it was repeated, in units of [`REPEATED_UNIT_MS`] modulo 2⁸; 0 means never.
+    repeated: u8,
 }
 
-/// A ring by outgoing number. It grows to what a second needs and then never allocates again.
+/// The longest gap between repetitions, two seconds, fits in a byte of these.
+const REPEATED_UNIT_MS: u64 = 8;
+
+/// A ring by outgoing number. It grows to what has to be kept and then never allocates again.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     entries: Vec<Entry>,
     highest: SeqNo,
-    second: Option<(Instant, usize)>,
+    /// Since when numbers are counted, and how many there were.
+    counted: Option<(Instant, usize)>,
 }
 
 impl History {
-    /// Notes the next number. Numbers come without gaps, except that the first may be any.
-    pub(crate) fn push(&mut self, now: Instant, out: SeqNo, entry: Entry) {
-        self.make_room(now);
+    /// Notes the next number, for this long at least. Numbers come without gaps, except that the first may be any.
+    pub(crate) fn push(&mut self, now: Instant, keep: Duration, out: SeqNo, entry: Entry) {
+        self.make_room(now, keep);
         self.highest = out;
         let index = self.index(out);
         self.entries[index] = entry;
@@ -87,12 +91,12 @@ impl History {
         None
     }
 
-    fn make_room(&mut self, now: Instant) {
-        let (since, count) = self.second.get_or_insert((now, 0));
+    fn make_room(&mut self, now: Instant, keep: Duration) {
+        let (since, count) = self.counted.get_or_insert((now, 0));
         *count += 1;
         let count = *count;
-        if now.saturating_duration_since(*since).as_millis() >= 1_000 {
-            self.second = Some((now, 0));
+        if now.saturating_duration_since(*since) >= keep {
+            self.counted = Some((now, 0));
         }
         if self.entries.is_empty() {
             self.entries.resize(LEN_MIN, Entry::default());
@@ -115,8 +119,8 @@ impl History {
 
 impl Entry {
     /// A number with what it stands for.
-    pub(crate) fn new(encoding: u8, number: SeqNo, left_out: u16, fate: Fate) -> Self {
-        Self { number: low32(number), repeated_ms: 0, left_out, encoding, fate, marker: false }
+    pub(crate) fn new(number: SeqNo, left_out: u16, fate: Fate) -> Self {
+        Self { number: low32(number), left_out, fate, repeated: 0 }
     }
 
     /// The incoming number in full, near `newest` of the same encoding.
@@ -126,17 +130,13 @@ impl Entry {
 
     /// Counts a repetition; `false` when the last one was less than `gap_ms` ago.
     pub(crate) fn may_repeat(&mut self, since_start_ms: u64, gap_ms: u16) -> bool {
-        let now = u16::try_from(since_start_ms & 0xffff).unwrap_or(0).max(1);
-        if self.repeated_ms != 0 && now.wrapping_sub(self.repeated_ms) < gap_ms {
+        let now = u8::try_from((since_start_ms / REPEATED_UNIT_MS) & 0xff).unwrap_or(0).max(1);
+        if self.repeated != 0 && u64::from(now.wrapping_sub(self.repeated)) < u64::from(gap_ms) / REPEATED_UNIT_MS {
             return false;
         }
-        self.repeated_ms = now;
+        self.repeated = now;
         true
     }
-}
-
-fn low32(number: SeqNo) -> u32 {
-    u32::try_from(number & 0xffff_ffff).unwrap_or(0)
 }
 
 /// Lengths are powers of two that fit any integer.
@@ -147,7 +147,8 @@ fn place(out: SeqNo, len: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    const SENT: Fate = Fate::Sent { marker: false };
 
     #[test]
     fn a_second_is_remembered_at_any_rate_and_an_idle_stream_costs_little() {
@@ -155,7 +156,7 @@ mod tests {
             let (mut history, start) = (History::default(), Instant::now());
             for n in 0..per_second * 5 {
                 let now = start + Duration::from_micros(1_000_000 * n / per_second);
-                history.push(now, 70_000 + n, Entry::new(0, n * 2, 0, Fate::Sent));
+                history.push(now, Duration::from_secs(1), 70_000 + n, Entry::new(n * 2, 0, SENT));
             }
             let last = 70_000 + per_second * 5 - 1;
             let oldest = history.get(last - per_second * 9 / 10).unwrap();
@@ -169,9 +170,9 @@ mod tests {
     fn a_late_packet_finds_the_place_that_was_kept_for_it() {
         let (mut history, now) = (History::default(), Instant::now());
         for (out, number, fate) in
-            [(10, 100, Fate::Sent), (11, 101, Fate::Reserved), (12, 102, Fate::Reserved), (13, 107, Fate::Sent)]
+            [(10, 100, SENT), (11, 101, Fate::Reserved), (12, 102, Fate::Reserved), (13, 107, SENT)]
         {
-            history.push(now, out, Entry::new(0, number, 0, fate));
+            history.push(now, Duration::from_secs(1), out, Entry::new(number, 0, fate));
         }
         assert_eq!((history.reserved(10, 101), history.reserved(10, 102)), (Some(11), Some(12)));
         assert_eq!((history.reserved(10, 100), history.reserved(10, 105)), (None, None));
@@ -180,7 +181,17 @@ mod tests {
 
     #[test]
     fn numbers_are_widened_over_the_wrap_of_their_low_half() {
-        let entry = Entry::new(0, 0xffff_fffe, 0, Fate::Sent);
+        let entry = Entry::new(0xffff_fffe, 0, SENT);
         assert_eq!(entry.wide(0x1_0000_0005), 0xffff_fffe);
+        assert_eq!(size_of::<Entry>(), 8);
+    }
+
+    #[test]
+    fn a_repetition_is_refused_within_its_gap_and_not_after() {
+        for start_ms in [0, 9, 1_000, 2_040, 70_000] {
+            let mut entry = Entry::new(1, 0, SENT);
+            assert!(entry.may_repeat(start_ms, 100));
+            assert!(!entry.may_repeat(start_ms + 90, 100) && entry.may_repeat(start_ms + 108, 100));
+        }
     }
 }

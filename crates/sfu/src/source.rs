@@ -135,6 +135,10 @@ impl Source {
     pub(crate) fn subscribe(&mut self, subscription: Subscription) {
         self.is_unheard = false;
         let place = self.subscriptions.partition_point(|s| s.receiver < subscription.receiver);
+        if self.subscriptions.len() == self.subscriptions.capacity() {
+            // Everybody hears everybody: to twice of what it was would be too much.
+            self.subscriptions.reserve_exact(2 + self.subscriptions.len() / 8);
+        }
         self.subscriptions.insert(place, subscription);
     }
 

@@ -4,22 +4,23 @@
 //! its own SSRC. Those that asked for SSRC rewriting know a fixed set of SSRCs, each of which carries one source after the other.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use tertulia_model::MediaKind;
-use tertulia_rtp::sequence::{SeqNo, low16};
+use tertulia_rtp::sequence::{SeqNo, low16, low32};
 
 /// Streams of removed sources that are remembered.
 const ENDED_MAX: usize = 256;
 /// Most SSRCs of a kind that a receiver with rewriting gets (`bridge-media` limit of Jitsi's bridge).
 pub(crate) const SLOTS_MAX: usize = 50;
 
-/// One outgoing stream: what goes on over pauses and switches.
+/// One outgoing stream: what goes on over pauses and switches. There is one for everybody whom everybody hears.
 #[derive(Debug, Clone)]
 pub(crate) struct Stream {
     pub(crate) ssrc: u32,
-    pub(crate) rtx_ssrc: Option<u32>,
+    rtx_ssrc: Option<NonZeroU32>,
     pub(crate) highest_out: SeqNo,
     pub(crate) last: Option<Last>,
     /// First id of the next dependency structure.
@@ -33,14 +34,28 @@ pub(crate) struct Stream {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Last {
     pub(crate) at: Instant,
-    pub(crate) out: SeqNo,
     /// What came in under it.
-    pub(crate) encoding: u8,
     pub(crate) number: SeqNo,
-    pub(crate) timestamp: u32,
+    pub(crate) encoding: u8,
+    pub(crate) tl0: u8,
     pub(crate) picture_id: u16,
     pub(crate) frame_number: u16,
-    pub(crate) tl0: u8,
+    pub(crate) timestamp: u32,
+    /// Low half of the number under which it went out.
+    pub(crate) out: u32,
+}
+
+impl Last {
+    /// The newest went out under `out`.
+    pub(crate) fn new(at: Instant, out: SeqNo, number: SeqNo, timestamp: u32) -> Self {
+        let (encoding, tl0, picture_id, frame_number, out) = (0, 0, 0, 0, low32(out));
+        Self { at, number, encoding, tl0, picture_id, frame_number, timestamp, out }
+    }
+
+    /// Whether it went out under a lower number than this, which is close to it.
+    pub(crate) fn is_before(&self, out: SeqNo) -> bool {
+        (1..1 << 31).contains(&low32(out).wrapping_sub(self.out))
+    }
 }
 
 impl Stream {
@@ -48,7 +63,7 @@ impl Stream {
     pub(crate) fn new(ssrc: u32, rtx_ssrc: Option<u32>, first: u16) -> Self {
         Self {
             ssrc,
-            rtx_ssrc,
+            rtx_ssrc: rtx_ssrc.and_then(NonZeroU32::new),
             highest_out: SeqNo::from(first) + (1 << 16),
             last: None,
             next_template: 0,
@@ -56,6 +71,11 @@ impl Stream {
             packets: 0,
             octets: 0,
         }
+    }
+
+    /// The SSRC of its retransmissions.
+    pub(crate) fn rtx_ssrc(&self) -> Option<u32> {
+        self.rtx_ssrc.map(NonZeroU32::get)
     }
 
     /// The next number of the retransmissions.
@@ -175,7 +195,7 @@ impl Streams {
 
     /// A paused stream that has retransmissions, to pad with; to be parked again.
     pub(crate) fn take_paused_repairable(&mut self) -> Option<Stream> {
-        let is_usable = |stream: &Stream| stream.rtx_ssrc.is_some() && stream.last.is_some();
+        let is_usable = |stream: &Stream| stream.rtx_ssrc().is_some() && stream.last.is_some();
         match self {
             Self::Own(streams) => {
                 let ssrc = *streams.paused.iter().find(|(_, stream)| is_usable(stream))?.0;

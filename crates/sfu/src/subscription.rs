@@ -89,12 +89,22 @@ pub(crate) enum Course {
 /// Sound: every packet goes out, and every one can be the first.
 #[derive(Debug)]
 pub(crate) struct AudioCourse {
-    /// (incoming number, outgoing number, shift of the clock) of the first packet of a run.
-    run: Option<(SeqNo, SeqNo, u32)>,
-    /// The run is over; the clock goes on.
-    paused: bool,
+    /// Incoming and outgoing number of the first packet of the run, and the shift of the clock.
+    from_in: SeqNo,
+    from_out: SeqNo,
+    timestamp_by: u32,
+    run: Run,
     /// Goes on also when the source is not among the loudest.
     pub(crate) always: bool,
+}
+
+/// Where sound is in a run of packets under constant shifts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    NotBegun,
+    GoesOn,
+    /// It is over; the clock goes on.
+    Paused,
 }
 
 /// Pictures.
@@ -137,14 +147,11 @@ impl Segment {
             stream.next_template = first.wrapping_add(self.shifts.template_id_by).wrapping_add(count) & 0x3f;
         }
         stream.last = Some(Last {
-            at: now,
-            out,
             encoding: packet.encoding,
-            number: packet.number,
-            timestamp: packet.timestamp.wrapping_add(self.timestamp_by),
             picture_id: packet.info.picture.unwrap_or(0).wrapping_add(by),
             frame_number: packet.info.frame_number.unwrap_or(0).wrapping_add(self.shifts.frame_number_by),
             tl0: packet.info.tl0.unwrap_or(0).wrapping_add(self.shifts.tl0_by),
+            ..Last::new(now, out, packet.number, packet.timestamp.wrapping_add(self.timestamp_by))
         });
     }
 }
@@ -166,7 +173,7 @@ struct Tuning {
 impl AudioCourse {
     /// A course that has not begun.
     pub(crate) fn new(always: bool) -> Self {
-        Self { run: None, paused: false, always }
+        Self { from_in: 0, from_out: 0, timestamp_by: 0, run: Run::NotBegun, always }
     }
 
     /// The outgoing number and the shift of the clock for one packet.
@@ -178,36 +185,30 @@ impl AudioCourse {
         timestamp: u32,
         clock_rate: u32,
     ) -> Option<(u16, u32)> {
-        let (from_in, from_out, timestamp_by) = match self.run.filter(|_| !self.paused) {
-            Some(run) => run,
-            None => {
-                let by = match (self.run, stream.last) {
-                    (Some((.., by)), _) => by,
-                    (None, Some(last)) => continued(now, last, clock_rate).wrapping_sub(timestamp),
-                    (None, None) => 0,
-                };
-                self.paused = false;
-                *self.run.insert((number, stream.highest_out + 1, by))
+        if self.run != Run::GoesOn {
+            if let (Run::NotBegun, Some(last)) = (self.run, stream.last) {
+                self.timestamp_by = continued(now, last, clock_rate).wrapping_sub(timestamp);
             }
-        };
-        let out = from_out + number.checked_sub(from_in)?;
+            (self.from_in, self.from_out, self.run) = (number, stream.highest_out + 1, Run::GoesOn);
+        }
+        let out = self.from_out + number.checked_sub(self.from_in)?;
         if out > stream.highest_out {
             stream.highest_out = out;
-            let timestamp = timestamp.wrapping_add(timestamp_by);
-            let (encoding, picture_id, frame_number, tl0) = (0, 0, 0, 0);
-            stream.last = Some(Last { at: now, out, encoding, number, timestamp, picture_id, frame_number, tl0 });
+            stream.last = Some(Last::new(now, out, number, timestamp.wrapping_add(self.timestamp_by)));
         }
-        Some((low16(out), timestamp_by))
+        Some((low16(out), self.timestamp_by))
     }
 
     /// The next packet will not go out, and shall not be missed.
     pub(crate) fn pause(&mut self) {
-        self.paused = true;
+        if self.run == Run::GoesOn {
+            self.run = Run::Paused;
+        }
     }
 
     /// Shift of the clock, while it flows.
     pub(crate) fn timestamp_by(&self) -> Option<u32> {
-        self.run.filter(|_| !self.paused).map(|(_, _, by)| by)
+        (self.run == Run::GoesOn).then_some(self.timestamp_by)
     }
 }
 
@@ -268,8 +269,8 @@ impl VideoCourse {
         Some(segment.timestamp_by)
     }
 
-    /// Decides on one packet.
-    pub(crate) fn project(&mut self, now: Instant, stream: &mut Stream, packet: &Incoming) -> Step {
+    /// Decides on one packet, and remembers that for `keep` at least.
+    pub(crate) fn project(&mut self, now: Instant, keep: Duration, stream: &mut Stream, packet: &Incoming) -> Step {
         let Some(aim) = self.aim else { return Step::Skip };
         let place = usize::from(packet.encoding) % ENCODINGS_MAX;
         let mut goes_on = self.current().is_some_and(|current| current.encoding == packet.encoding);
@@ -295,8 +296,8 @@ impl VideoCourse {
         self.newest[place] = packet.number;
         for number in packet.number - missing..packet.number {
             stream.highest_out += 1;
-            let entry = Entry::new(packet.encoding, number, self.left_out, Fate::Reserved);
-            self.history.push(now, stream.highest_out, entry);
+            let entry = Entry::new(number, self.left_out, Fate::Reserved);
+            self.history.push(now, keep, stream.highest_out, entry);
         }
         let wanted = self.decide(aim, packet);
         if !wanted {
@@ -304,9 +305,8 @@ impl VideoCourse {
         }
         stream.highest_out += 1;
         let out = stream.highest_out;
-        let mut entry = Entry::new(packet.encoding, packet.number, self.left_out, Fate::Sent);
-        entry.marker = ends_picture(packet, self.tuned());
-        self.history.push(now, out, entry);
+        let fate = Fate::Sent { marker: ends_picture(packet, self.tuned()) };
+        self.history.push(now, keep, out, Entry::new(packet.number, self.left_out, fate));
         segment.note_newest(now, stream, out, packet, self.left_out);
         Step::Send(out)
     }
@@ -319,12 +319,14 @@ impl VideoCourse {
 
     /// How the packet of an outgoing number is changed, and its (encoding, number). `None` when it is unknown or never came.
     pub(crate) fn shape(&self, out: SeqNo) -> Option<(Shape, u8, SeqNo)> {
-        let entry = self.history.get(out).filter(|entry| entry.fate == Fate::Sent)?;
+        let entry = self.history.get(out)?;
+        let Fate::Sent { marker } = entry.fate else { return None };
         let segment = self.segments.iter().rev().find(|segment| segment.from_out <= out)?;
         let mut shifts = segment.shifts;
         shifts.picture_id_by = shifts.picture_id_by.wrapping_sub(entry.left_out);
-        let shape = Shape { sequence: low16(out), marker: entry.marker, timestamp_by: segment.timestamp_by, shifts };
-        Some((shape, entry.encoding, entry.wide(self.newest[usize::from(entry.encoding) % ENCODINGS_MAX])))
+        let shape = Shape { sequence: low16(out), marker, timestamp_by: segment.timestamp_by, shifts };
+        let encoding = segment.encoding;
+        Some((shape, encoding, entry.wide(self.newest[usize::from(encoding) % ENCODINGS_MAX])))
     }
 
     /// Finds what went out under a sequence number, for a receiver that lost it. `None` when it is unknown, never came, or was repeated
@@ -341,22 +343,18 @@ impl VideoCourse {
     ) -> Option<SeqNo> {
         let behind = low16(stream.highest_out).wrapping_sub(sequence);
         let out = stream.highest_out.checked_sub(SeqNo::from(behind)).filter(|_| behind < 0x8000)?;
-        if self.segments.last().is_none_or(|current| out < current.from_out) {
-            return None;
-        }
-        let Entry { fate, encoding, .. } = *self.history.get(out)?;
-        if fate == Fate::Reserved {
+        let encoding = self.segments.last().filter(|current| out >= current.from_out)?.encoding;
+        if self.history.get(out)?.fate == Fate::Reserved {
             let newest = self.newest[usize::from(encoding) % ENCODINGS_MAX];
             let packet = came(encoding, self.history.get(out)?.wide(newest))?;
             let tuned = self.tuned_at(packet.timestamp);
             if !packet.info.present.contains(tuned) {
                 return None;
             }
-            let entry = self.history.get_mut(out)?;
-            (entry.fate, entry.marker) = (Fate::Sent, ends_picture(&packet, tuned));
+            self.history.get_mut(out)?.fate = Fate::Sent { marker: ends_picture(&packet, tuned) };
         }
         let entry = self.history.get_mut(out)?;
-        (entry.fate == Fate::Sent && entry.may_repeat(at_ms, gap_ms)).then_some(out)
+        (matches!(entry.fate, Fate::Sent { .. }) && entry.may_repeat(at_ms, gap_ms)).then_some(out)
     }
 
     /// Shift of the clock under which padding fills a place, and the marker-free number.
@@ -390,14 +388,13 @@ impl VideoCourse {
         let tuned = self.tuned_at(packet.timestamp);
         let wanted = packet.info.present.contains(tuned);
         let Some(entry) = self.history.get_mut(out) else { return Step::Skip };
-        entry.marker = ends_picture(packet, tuned);
         if !wanted {
             entry.fate = Fate::Filled;
             return Step::Fill(out);
         }
-        entry.fate = Fate::Sent;
+        entry.fate = Fate::Sent { marker: ends_picture(packet, tuned) };
         // Late as it is, it may be the newest that went out: those after it may have been left out.
-        if stream.last.is_none_or(|last| last.out < out) {
+        if stream.last.is_none_or(|last| last.is_before(out)) {
             segment.note_newest(now, stream, out, packet, entry.left_out);
         }
         Step::Send(out)

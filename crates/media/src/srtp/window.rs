@@ -8,7 +8,8 @@ const WORDS: usize = (SIZE / 64) as usize;
 /// most streams to most receivers never leave a number out, so that the bits are made when the first one does.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    highest: Option<u64>,
+    /// The index behind the highest; 0 before the first.
+    next: u64,
     /// `None`: all up to the highest.
     used: Option<Box<[u64; WORDS]>>,
 }
@@ -16,12 +17,16 @@ pub(super) struct Window {
 impl Window {
     /// For what a peer sends: packets before the first one that came may come too.
     pub(super) fn of_peer() -> Self {
-        Self { highest: None, used: Some(Box::new([0; WORDS])) }
+        Self { next: 0, used: Some(Box::new([0; WORDS])) }
+    }
+
+    fn highest(&self) -> Option<u64> {
+        self.next.checked_sub(1)
     }
 
     /// The 48-bit index that a sequence number most likely means. The first of a stream has roll-over counter 0.
     pub(super) fn estimate(&self, sequence: u16) -> u64 {
-        let Some(highest) = self.highest else { return u64::from(sequence) };
+        let Some(highest) = self.highest() else { return u64::from(sequence) };
         let low = u16::try_from(highest & 0xffff).unwrap_or(0);
         let forward = sequence.wrapping_sub(low);
         if forward < 0x8000 {
@@ -34,7 +39,7 @@ impl Window {
 
     /// Whether an index has not been used and is not too old to tell.
     pub(super) fn is_new(&self, index: u64) -> bool {
-        match self.highest {
+        match self.highest() {
             Some(highest) if index <= highest => highest - index < SIZE && !self.is_used(index),
             _ => true,
         }
@@ -42,24 +47,24 @@ impl Window {
 
     /// Marks an index as used.
     pub(super) fn accept(&mut self, index: u64) {
-        let follows = self.highest.is_none_or(|highest| index == highest + 1);
+        let follows = self.next == 0 || index == self.next;
         if follows && self.used.is_none() {
-            self.highest = Some(index);
+            self.next = index + 1;
             return;
         }
         let used = self.used.get_or_insert_with(|| Box::new([u64::MAX; WORDS]));
-        match self.highest {
+        match self.next.checked_sub(1) {
             Some(highest) if index <= highest => {}
             Some(highest) if index - highest < SIZE => {
                 for passed in highest + 1..index {
                     let (word, bit) = place(passed);
                     used[word] &= !bit;
                 }
-                self.highest = Some(index);
+                self.next = index + 1;
             }
             _ => {
                 used.fill(0);
-                self.highest = Some(index);
+                self.next = index + 1;
             }
         }
         let (word, bit) = place(index);
@@ -109,7 +114,7 @@ mod tests {
     fn what_we_send_in_order_needs_no_bits_and_what_was_left_out_can_follow_once() {
         let mut window = Window::default();
         (700..2_000).for_each(|index| window.accept(index));
-        assert!(window.used.is_none() && size_of::<Window>() <= 24);
+        assert!(window.used.is_none() && size_of::<Window>() <= 16);
         assert!((0..2_000).all(|index| !window.is_new(index)));
         window.accept(2_003);
         let new: Vec<u64> = (1_400..=2_003).filter(|index| window.is_new(*index)).collect();

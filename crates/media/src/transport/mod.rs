@@ -82,7 +82,8 @@ pub trait Wire {
 pub struct Transport {
     role: Role,
     ice: Ice,
-    dtls: Dtls,
+    /// Half of what a transport takes, and hardly used once there are keys.
+    dtls: Box<Dtls>,
     dtls_at: Option<Instant>,
     started: bool,
     expected: Option<Fingerprint>,
@@ -118,7 +119,7 @@ impl Transport {
         credentials: IceCredentials,
         locals: &[SocketAddr],
     ) -> Self {
-        let mut dtls = Dtls::new_12(identity.config.clone(), identity.certificate.clone(), now);
+        let mut dtls = Box::new(Dtls::new_12(identity.config.clone(), identity.certificate.clone(), now));
         if role == Role::Client {
             dtls.set_active(true);
         }

@@ -118,6 +118,9 @@ impl History {
     /// The wish for a source. Its name is looked for only when the wishes changed, or the source did.
     pub(super) fn wish(&mut self, constraints: &Constraints, candidate: &Candidate<'_>) -> Wish {
         if candidate.source >= self.sources.len() {
+            // Each receiver knows each source: to twice of what it was would be too much.
+            let more = candidate.source + 1 - self.sources.len();
+            self.sources.reserve_exact(more + self.sources.len() / 8);
             self.sources.resize(candidate.source + 1, Known::NONE);
         }
         let known = &mut self.sources[candidate.source];

@@ -122,14 +122,14 @@ impl Conference {
         let Ok(at) = subscriptions.binary_search_by_key(&place, |s| s.receiver) else { return };
         let Some((course, stream)) = subscriptions[at].video() else { return };
         // Without RTX there is no repair: the same number again with other stamps would use up one nonce of SRTP twice.
-        let Some(rtx) = stream.rtx_ssrc.filter(|_| endpoint.capabilities.rtx) else { return };
+        let Some(rtx) = stream.rtx_ssrc().filter(|_| endpoint.capabilities.rtx) else { return };
         // Once a round trip: what was repeated sooner is still on its way.
         let round_trip_ms = endpoint.path.round_trip().as_millis() * 9 / 10;
         let gap_ms = u16::try_from(round_trip_ms).unwrap_or(u16::MAX).clamp(REPEAT_GAP_MIN_MS, 2_000);
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(0);
         let came = |encoding: u8, number| {
             let packet = encodings.get(usize::from(encoding))?.cache.get(number)?;
-            Some(incoming(encoding, packet))
+            Some(incoming(encoding, &packet))
         };
         let Some(out) = course.lookup(stream, sequence, (at_ms, gap_ms), came) else { return };
         if !endpoint.path.pacer.may_send(now, Turn::Retransmission, REPAIR_LEN) {

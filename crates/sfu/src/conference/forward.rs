@@ -104,7 +104,7 @@ impl Conference {
             return;
         }
         let since = self.since_start(now);
-        let Self { sources, endpoints, pending, counters, waiting, next_pace, .. } = self;
+        let Self { sources, endpoints, pending, counters, waiting, next_pace, keep, .. } = self;
         for index in pending.drain(..) {
             let Some(source) = sources.get_mut(index) else { continue };
             let Source { encodings, subscriptions, pending, .. } = source;
@@ -117,11 +117,11 @@ impl Conference {
                     let Some(packet) = encodings.get(usize::from(encoding)).and_then(|e| e.cache.get(number)) else {
                         continue;
                     };
-                    match course.project(now, stream, &incoming(encoding, packet)) {
+                    match course.project(now, *keep, stream, &incoming(encoding, &packet)) {
                         Step::Skip => {}
                         Step::Fill(at) => {
                             counters.filled += 1;
-                            fill(course, stream.ssrc, packet, at, endpoint, since, now, egress);
+                            fill(course, stream.ssrc, &packet, at, endpoint, since, now, egress);
                         }
                         Step::Send(at) => {
                             stream.count(packet.payload.len());
@@ -304,7 +304,7 @@ impl Conference {
             payload: media.payload,
             descriptor: media.descriptor,
         };
-        stream.cache.insert(now, kept);
+        stream.cache.insert(now, self.keep, kept);
         source.last_packet = Some(now);
         if info.needs_structure {
             stream.hold(media.number);
@@ -355,7 +355,7 @@ fn next_number(
 }
 
 /// A cached packet as a subscription sees it.
-pub(super) fn incoming(encoding: u8, packet: &Cached) -> Incoming {
+pub(super) fn incoming(encoding: u8, packet: &Cached<'_>) -> Incoming {
     Incoming {
         encoding,
         number: packet.number,
@@ -400,14 +400,14 @@ pub(super) fn send_video(
     let header = Header { marker: shape.marker, payload_type, sequence, timestamp, ssrc };
     let bytes = packet.payload.len() + prefix.len() + OVERHEAD;
     endpoint.path.pacer.spent(now, bytes);
-    let stamps = Stamps::of(now, endpoint, MediaKind::Video, None, &packet.descriptor, since, bytes, probe);
+    let stamps = Stamps::of(now, endpoint, MediaKind::Video, None, packet.descriptor, since, bytes, probe);
     if let Some(number) = stamps.transport_cc {
         endpoint.path.log_picture(u16::from_be_bytes(number), sent.source, sent.at);
     }
     egress.rtp(endpoint.key, |buffer| {
         let start = write_header(buffer, header, &stamps.list());
         stamps.shift_descriptor(&mut buffer[..start], &shape.shifts);
-        let end = write_payload(buffer, start, prefix, &packet.payload);
+        let end = write_payload(buffer, start, prefix, packet.payload);
         if end > 0 && !packet.info.places.is_empty() {
             let Shifts { picture_id_by, tl0_by, .. } = shape.shifts;
             packet.info.places.shift(&mut buffer[start + prefix.len()..end], picture_id_by, tl0_by);
@@ -422,7 +422,7 @@ pub(super) fn send_video(
 fn fill(
     course: &VideoCourse,
     ssrc: u32,
-    packet: &Cached,
+    packet: &Cached<'_>,
     at: SeqNo,
     endpoint: &mut Endpoint,
     since: Duration,

@@ -10,6 +10,7 @@ use tertulia_rtp::packet::Header;
 
 use super::forward::{OVERHEAD, Sent, Stamps, send_video, write_padding};
 use super::{Conference, index_of};
+use crate::cache::worth_keeping;
 use crate::channel;
 use crate::egress::{Egress, Output};
 use crate::endpoint::Endpoint;
@@ -44,10 +45,11 @@ impl Conference {
 
     /// Runs everybody's estimator and tells who needs another allocation; tells clients what was found from time to time.
     pub(super) fn measure_paths(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let is_flowing = self.is_flowing(now);
+        let (is_flowing, mut longest) = (self.is_flowing(now), Duration::ZERO);
         for (place, endpoint) in self.endpoints.iter_mut().filter(|(_, endpoint)| endpoint.connected) {
             let (ideal, allocated) = (endpoint.ideal_bps, endpoint.allocated_bps);
             endpoint.needs_allocation |= endpoint.path.on_tick(now, ideal, allocated, is_flowing);
+            longest = longest.max(endpoint.path.round_trip());
             let probing = endpoint.path.estimator.is_probing();
             if probing && !std::mem::replace(&mut endpoint.path.is_waiting, true) {
                 self.waiting.push(super::place_of(place));
@@ -60,6 +62,7 @@ impl Conference {
                 out.push(Output::Channel { to: endpoint.key, text });
             }
         }
+        self.keep = worth_keeping(longest);
     }
 
     fn send_waiting(&mut self, now: Instant, place: u32, egress: &mut impl Egress) {
@@ -156,7 +159,7 @@ impl Padding {
         egress: &mut impl Egress,
     ) -> bool {
         let Some((course, stream)) = subscription.video() else { return false };
-        let Some(rtx) = stream.rtx_ssrc.filter(|_| endpoint.capabilities.rtx && self.bytes >= 300) else {
+        let Some(rtx) = stream.rtx_ssrc().filter(|_| endpoint.capabilities.rtx && self.bytes >= 300) else {
             return false;
         };
         let back = u64::try_from(self.nth % REPEATABLE).unwrap_or(0);
@@ -168,7 +171,7 @@ impl Padding {
 
     /// Sends padding on the stream of retransmissions.
     fn pad(&self, stream: &mut Stream, endpoint: &mut Endpoint, egress: &mut impl Egress) -> bool {
-        let (Some(ssrc), Some(last)) = (stream.rtx_ssrc.filter(|_| endpoint.capabilities.rtx), stream.last) else {
+        let (Some(ssrc), Some(last)) = (stream.rtx_ssrc().filter(|_| endpoint.capabilities.rtx), stream.last) else {
             return false;
         };
         let len = u8::try_from(self.bytes.saturating_sub(OVERHEAD)).unwrap_or(PADDING_MAX).max(1);

@@ -1,5 +1,7 @@
 //! What was sent to one receiver, until it is told of: the log behind transport-wide sequence numbers.
 
+use tertulia_rtp::sequence::low32;
+
 /// Slots of a log that has sent something: two seconds of audio.
 const SLOTS_MIN: usize = 64;
 /// Most slots: two seconds of 10 Mbit/s in full packets. What is older is forgotten, and feedback about it ignored.
@@ -12,19 +14,30 @@ const FORGOTTEN_US: u64 = 2_000_000;
 #[derive(Debug, Default)]
 pub(super) struct SendLog {
     /// A power of two, or nothing before the first packet.
-    slots: Vec<Sent>,
+    slots: Vec<Slot>,
     next: u16,
+    /// When the last one was sent.
+    last_us: u64,
 }
 
-/// One sent packet, 16 bytes.
-#[derive(Debug, Clone, Copy, Default)]
+/// One sent packet.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     pub(super) at_us: u64,
-    sequence: u16,
     pub(super) bytes: u16,
     /// The probe it belongs to; 0 is none.
     pub(super) probe: u8,
     pub(super) fate: Fate,
+}
+
+/// The same as it is kept: of its time the low half, which is unambiguous for more than an hour.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    at_us: u32,
+    sequence: u16,
+    bytes: u16,
+    probe: u8,
+    fate: Fate,
 }
 
 /// What is known of a packet.
@@ -46,16 +59,18 @@ impl SendLog {
     pub(super) fn push(&mut self, at_us: u64, bytes: usize, probe: u8) -> u16 {
         let sequence = self.next;
         self.next = self.next.wrapping_add(1);
+        self.last_us = at_us;
         if self.slots.is_empty() {
-            self.slots.resize(SLOTS_MIN, Sent::default());
+            self.slots.resize(SLOTS_MIN, Slot::default());
         }
         let waits = self.slots[self.index(sequence)];
-        if waits.fate == Fate::Pending && self.slots.len() < SLOTS_MAX && at_us < waits.at_us + FORGOTTEN_US {
+        let is_young = at_us < self.at_us(waits) + FORGOTTEN_US;
+        if waits.fate == Fate::Pending && self.slots.len() < SLOTS_MAX && is_young {
             self.grow();
         }
         let index = self.index(sequence);
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-        self.slots[index] = Sent { at_us, sequence, bytes, probe, fate: Fate::Pending };
+        self.slots[index] = Slot { at_us: low32(at_us), sequence, bytes, probe, fate: Fate::Pending };
         sequence
     }
 
@@ -77,18 +92,23 @@ impl SendLog {
             return None;
         }
         slot.fate = fate;
-        Some(before)
+        let Slot { bytes, probe, fate, .. } = before;
+        Some(Sent { at_us: self.at_us(before), bytes, probe, fate })
+    }
+
+    fn at_us(&self, slot: Slot) -> u64 {
+        self.last_us.saturating_sub(u64::from(low32(self.last_us).wrapping_sub(slot.at_us)))
     }
 
     /// Bytes that the log takes.
     #[cfg(test)]
     pub(super) fn footprint(&self) -> usize {
-        self.slots.len() * size_of::<Sent>()
+        self.slots.len() * size_of::<Slot>()
     }
 
     fn grow(&mut self) {
         let old = std::mem::take(&mut self.slots);
-        self.slots.resize(old.len() * 2, Sent::default());
+        self.slots.resize(old.len() * 2, Slot::default());
         for sent in old.into_iter().filter(|sent| sent.fate != Fate::Empty) {
             let index = self.index(sent.sequence);
             self.slots[index] = sent;
@@ -124,8 +144,8 @@ mod tests {
             answered.settle(sequence, Fate::Received).unwrap();
             waiting.push(number * 1000, 1200, 0);
         }
-        assert_eq!(answered.footprint(), SLOTS_MIN * 16);
-        assert_eq!(waiting.footprint(), SLOTS_MAX * 16);
+        assert_eq!(answered.footprint(), SLOTS_MIN * 12);
+        assert_eq!(waiting.footprint(), SLOTS_MAX * 12);
         let last = waiting.next.wrapping_sub(1);
         assert_eq!(waiting.settle(last.wrapping_sub(2047), Fate::Received).unwrap().at_us, 67_952_000);
         assert!(waiting.settle(last.wrapping_sub(2048), Fate::Received).is_none());

@@ -146,7 +146,7 @@ fn the_numbers_wrap_and_the_log_stays_within_its_memory() {
     let sent = path.queues.len();
     assert!(sent > 65_536 + 2048, "{sent} packets do not wrap");
     assert!(path.estimates_in(5.0, 80.0)[0] >= 8_500_000, "{:?}", path.estimator.diagnostics());
-    assert!(path.estimator.log.footprint() <= 2048 * 16);
+    assert!(path.estimator.log.footprint() <= 2048 * 12);
     assert_eq!(path.estimator.diagnostics().counters.overdue, 0);
 }
 

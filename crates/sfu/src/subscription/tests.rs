@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 use tertulia_rtp::codec::{Layer, LayerMask};
 
+const KEEP: Duration = Duration::from_secs(1);
+
 /// One packet of a VP8 stream with three temporal layers (0 2 1 2), as it comes in.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
@@ -94,7 +96,7 @@ fn run(packets: &[Sent], aims: &[(usize, Aim)]) -> (Got, Stream, VideoCourse) {
             course.aim(start, Some(*aim));
         }
         let now = start + Duration::from_millis(u64::from(packet.frame) * 33);
-        let step = course.project(now, &mut stream, &packet.incoming());
+        let step = course.project(now, KEEP, &mut stream, &packet.incoming());
         let passed_over = course.take_passed_over().filter_map(|number| cache.get(&(packet.encoding, number)));
         passed_over.rev().for_each(|again| arriving.push_front((usize::MAX, *again)));
         match step {
@@ -199,13 +201,13 @@ fn a_picture_that_comes_late_as_a_whole_is_held_against_the_layer_of_its_time() 
     let aim = |spatial| Some(Aim { encoding: 0, layer: Layer::new(spatial, 0) });
     course.aim(now, aim(1));
     for packet in spatial_pair(0) {
-        assert!(matches!(course.project(now, &mut stream, &packet), Step::Send(_)));
+        assert!(matches!(course.project(now, KEEP, &mut stream, &packet), Step::Send(_)));
     }
     course.aim(now, aim(0));
     // Nothing of picture 1 comes; picture 2 lowers the layer.
-    let lower = spatial_pair(2).map(|packet| course.project(now, &mut stream, &packet));
+    let lower = spatial_pair(2).map(|packet| course.project(now, KEEP, &mut stream, &packet));
     assert!(matches!(lower, [Step::Send(_), Step::Skip]), "{lower:?}");
-    let late = spatial_pair(1).map(|packet| course.project(now, &mut stream, &packet));
+    let late = spatial_pair(1).map(|packet| course.project(now, KEEP, &mut stream, &packet));
     let [Step::Fill(_), Step::Send(upper)] = late else { panic!("{late:?}") };
     assert!(course.shape(upper).is_some_and(|(shape, ..)| shape.marker));
 }
@@ -218,7 +220,7 @@ fn a_receiver_of_whatever_there_is_needs_no_key_frame_when_that_is_known() {
         spatial_pair(picture).map(|mut packet| {
             packet.info.highest_spatial = 1;
             packet.info.present |= LayerMask::product(0b1110 * packet.info.layer.spatial(), 0xff);
-            matches!(course.project(now, stream, &packet), Step::Send(_))
+            matches!(course.project(now, KEEP, stream, &packet), Step::Send(_))
         })
     };
     course.aim(now, aim(Layer::HIGHEST));
@@ -238,7 +240,7 @@ fn template_ids_go_on_behind_the_structure_that_went_out_last() {
         let [mut packet, _] = spatial_pair(0);
         packet.info.templates = Some(templates);
         (packet.number, packet.timestamp) = (packet.number + u64::from(picture), picture * 3_000);
-        let Step::Send(out) = course.project(now, &mut stream, &packet) else { panic!("a key frame") };
+        let Step::Send(out) = course.project(now, KEEP, &mut stream, &packet) else { panic!("a key frame") };
         course.shape(out).map(|(shape, ..)| shape.shifts.template_id_by)
     };
     course.aim(now, aim);
@@ -254,7 +256,7 @@ fn stopping_is_immediate_and_starting_again_needs_a_new_key_frame() {
     let packets: Vec<Sent> = stream(21, 1, 10).into_iter().filter(|sent| sent.encoding == 0).collect();
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
     let mut feed =
-        |course: &mut VideoCourse, index: usize| course.project(now, &mut stream, &packets[index].incoming());
+        |course: &mut VideoCourse, index: usize| course.project(now, KEEP, &mut stream, &packets[index].incoming());
     course.aim(now, Some(aim(0, 7)));
     assert!(matches!(feed(&mut course, 0), Step::Send(_)) && matches!(feed(&mut course, 10), Step::Send(_)));
     course.aim(now, None);
@@ -295,7 +297,7 @@ fn a_gap_too_large_to_repair_stops_the_picture_until_a_key_frame() {
     let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
     course.aim(now, Some(aim(0, 7)));
-    let mut feed = |index: usize| course.project(now, &mut stream, &packets[index].incoming());
+    let mut feed = |index: usize| course.project(now, KEEP, &mut stream, &packets[index].incoming());
     assert!(matches!(feed(0), Step::Send(_)));
     assert_eq!((feed(150), feed(151)), (Step::Skip, Step::Skip));
     assert!(matches!(feed(300), Step::Send(_)));
@@ -306,7 +308,7 @@ fn a_key_frame_behind_a_gap_too_large_to_repair_goes_on_without_it() {
     let packets: Vec<Sent> = stream(400, 1, 300).into_iter().filter(|sent| sent.encoding == 0).collect();
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
     course.aim(now, Some(aim(0, 7)));
-    let mut feed = |index: usize| course.project(now, &mut stream, &packets[index].incoming());
+    let mut feed = |index: usize| course.project(now, KEEP, &mut stream, &packets[index].incoming());
     let [Step::Send(first), Step::Send(second)] = [feed(0), feed(300)] else { panic!("both are key frames") };
     assert_eq!(second, first + 1, "nothing is waited for");
 }
@@ -318,12 +320,16 @@ fn a_subscription_that_comes_back_begins_with_nothing_older_than_what_went_out()
     let mut before = VideoCourse::default();
     before.aim(now, Some(aim(0, 7)));
     for packet in [&packets[0], &packets[12]] {
-        before.project(now, &mut stream, &packet.incoming());
+        before.project(now, KEEP, &mut stream, &packet.incoming());
     }
     let mut course = VideoCourse::resuming(&stream);
     course.aim(now, Some(aim(0, 7)));
-    assert_eq!(course.project(now, &mut stream, &packets[10].incoming()), Step::Skip, "a key frame repaired late");
-    assert!(matches!(course.project(now, &mut stream, &packets[20].incoming()), Step::Send(_)));
+    assert_eq!(
+        course.project(now, KEEP, &mut stream, &packets[10].incoming()),
+        Step::Skip,
+        "a key frame repaired late"
+    );
+    assert!(matches!(course.project(now, KEEP, &mut stream, &packets[20].incoming()), Step::Send(_)));
 }
 
 #[test]
@@ -414,4 +420,10 @@ proptest! {
             prop_assert_eq!(forward == 0, pair[1].1 == pair[0].1, "one picture, one time");
         }
     }
+}
+
+#[test]
+fn what_everybody_has_of_everybody_is_small() {
+    assert!(size_of::<Subscription>() <= 104, "{}", size_of::<Subscription>());
+    assert!(size_of::<VideoCourse>() <= 432, "{}", size_of::<VideoCourse>());
 }
