@@ -15,7 +15,8 @@ use crate::subscription::{ENCODINGS_MAX, Subscription};
 
 /// Lines of the lowest encoding until key frames tell: Jitsi's clients scale 720 lines by 4, 2, 1.
 const LOWEST_HEIGHT: u16 = 180;
-/// Silent packets in a row that are still forwarded: enough for a receiver's decoder to settle.
+/// Silent packets in a row that are still forwarded after sound: enough for a receiver's decoder to settle. Of a source that was never
+/// heard none are: in a large conference most microphones are on and silent.
 const SILENCE_FORWARDED: u32 = 3;
 
 /// Time between two looks at what layers cost.
@@ -49,8 +50,11 @@ pub(crate) struct Source {
     pub(crate) told_max_height: Option<i32>,
     /// Whether a subscription may be waiting for a key frame.
     pub(crate) is_awaited: bool,
-    /// Whether somebody with few SSRCs wants this sound and has none for it yet: the next packet brings it.
+    /// Whether somebody who wants this sound may not be subscribed yet: the next packet brings it.
     pub(crate) has_new_listener: bool,
+    /// Whether somebody with few SSRCs lost it to another sound: it comes back after a pause, not with the next packet, or more of them than
+    /// there are SSRCs would take them from each other all the time.
+    pub(crate) gave_way: bool,
     /// Whether its last packet of sound was among the loudest.
     pub(crate) is_loud: bool,
     pub(crate) last_packet: Option<Instant>,
@@ -89,12 +93,13 @@ impl Source {
                     told_max_height: None,
                     is_awaited: false,
                     has_new_listener: false,
+                    gave_way: false,
                     is_loud: false,
                     last_packet: None,
                     is_unheard: false,
                     crossing: Crossing::default(),
                     layers_at: None,
-                    silent: 0,
+                    silent: SILENCE_FORWARDED,
                 }),
             }
         }
@@ -129,6 +134,11 @@ impl Source {
     pub(crate) fn subscription(&mut self, receiver: u32) -> Option<&mut Subscription> {
         let place = self.subscriptions.binary_search_by_key(&receiver, |s| s.receiver).ok()?;
         self.subscriptions.get_mut(place)
+    }
+
+    /// Whether a receiver gets it at the moment.
+    pub(crate) fn is_subscribed(&self, receiver: u32) -> bool {
+        self.subscriptions.binary_search_by_key(&receiver, |s| s.receiver).is_ok()
     }
 
     /// Adds one; there must be none of this receiver.

@@ -240,7 +240,8 @@ impl Conference {
         let idle = source.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= AUDIO_IDLE);
         source.last_packet = Some(now);
         let grew_loud = is_loud && !std::mem::replace(&mut source.is_loud, is_loud);
-        if std::mem::take(&mut source.has_new_listener) || idle || grew_loud {
+        let comes_back = idle && std::mem::take(&mut source.gave_way);
+        if std::mem::take(&mut source.has_new_listener) || comes_back || grew_loud {
             self.wake_audio(now, route.source, out);
         }
         let since = self.since_start(now);

@@ -15,6 +15,7 @@ use tertulia_model::{Capabilities, EndpointId, MediaKind, SourceSet};
 use tertulia_rtp::rtcp::SenderInfo;
 
 use super::forward::Media;
+use super::steer::wants_sound;
 use super::{Conference, Route, index_of, place_of};
 use crate::egress::{Egress, EndpointKey, Output};
 use crate::endpoint::Endpoint;
@@ -380,13 +381,17 @@ impl Conference {
     /// is of interest only where not everybody is heard; it costs a look at each listener of each source, so it is for
     /// changes and not for every tick.
     pub(super) fn tell_wanted(&mut self, kind: MediaKind) {
-        let Self { sources, relay, policy, .. } = self;
+        let Self { sources, endpoints, relay, policy, .. } = self;
         if relay.peers.is_empty() || (kind == MediaKind::Audio && policy.loudest.is_none()) {
             return;
         }
         for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == kind) {
             let Some(shard) = source.crossing.from else { continue };
-            let (max_height, encodings) = wanted(source);
+            let insists = |(place, endpoint)| wants_sound(source, endpoint, place_of(place)) == Some(true);
+            let (max_height, encodings) = match kind {
+                MediaKind::Audio => (0, u8::from(endpoints.iter().any(insists))),
+                MediaKind::Video => wanted(source),
+            };
             if source.crossing.told != (max_height, encodings) {
                 source.crossing.told = (max_height, encodings);
                 let told = Told::Wanted { ssrc: source.primary_ssrc(), max_height, encodings };
@@ -485,22 +490,17 @@ impl Conference {
     }
 }
 
-/// What receivers here want of a source: lines, and one bit for each encoding.
+/// What receivers here want of a camera or screen: lines, and one bit for each encoding.
 fn wanted(source: &mut Source) -> (i32, u8) {
     let mut encodings = 0;
     for subscription in &source.subscriptions {
-        match &subscription.course {
-            Course::Audio(course) => encodings |= u8::from(course.always),
-            Course::Video(course) => {
-                let (Some(aim), current) = (course.aimed(), course.current()) else { continue };
-                // One that has nothing yet begins with whatever comes first on the way up.
-                encodings |= 1 << aim.encoding;
-                encodings |= current.map_or((1 << aim.encoding) - 1, |current| 1 << current.encoding);
-            }
-        }
+        let Course::Video(course) = &subscription.course else { continue };
+        let (Some(aim), current) = (course.aimed(), course.current()) else { continue };
+        // One that has nothing yet begins with whatever comes first on the way up.
+        encodings |= 1 << aim.encoding;
+        encodings |= current.map_or((1 << aim.encoding) - 1, |current| 1 << current.encoding);
     }
-    let max_height = if source.kind == MediaKind::Video { source.wanted_height() } else { 0 };
-    (max_height, encodings)
+    (source.wanted_height(), encodings)
 }
 
 #[cfg(test)]

@@ -146,9 +146,10 @@ impl Conference {
         taken.announce
     }
 
-    /// Everybody who wants a source's sound gets it. With few SSRCs that waits until there is sound: see [`Conference::wake_audio`].
+    /// Whoever wants a source's sound gets it from its next packet on: see [`Conference::wake_audio`]. Most microphones of a large conference
+    /// are silent, and to keep a subscription of everybody to everybody would be most of what a receiver costs.
     pub(super) fn subscribe_audio(&mut self, now: Instant, index: usize, place: u32) {
-        let Self { sources, endpoints, random, .. } = self;
+        let Self { sources, endpoints, .. } = self;
         let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get_mut(index_of(place))) else { return };
         source.is_unheard = false;
         let Some(always) = wants_sound(source, endpoint, place) else {
@@ -160,30 +161,22 @@ impl Conference {
         match source.subscription(place) {
             Some(Subscription { course: Course::Audio(course), .. }) => course.always = always,
             Some(_) => {}
-            None if endpoint.streams.is_rewriting() => source.has_new_listener = true,
-            None => {
-                let own = (source.primary_ssrc(), None);
-                let Some(taken) = endpoint.streams.take(now, MediaKind::Audio, index, own, || random.next()) else {
-                    return;
-                };
-                let course = Course::Audio(AudioCourse::new(always));
-                source.subscribe(Subscription { receiver: place, stream: taken.stream, course });
-            }
+            None => source.has_new_listener = true,
         }
     }
 
-    /// A source is heard again, or by somebody else: receivers with few SSRCs get one for it, from the source that was silent for longest
-    /// if there is none.
+    /// A source is heard for the first time or again, or by somebody else: whoever wants its sound and does not get it is subscribed.
+    /// Receivers with few SSRCs take one from the source that was silent for longest if none is free.
     pub(super) fn wake_audio(&mut self, now: Instant, index: usize, out: &mut Vec<Output>) {
-        let few = self.endpoints.iter().filter(|(_, endpoint)| endpoint.streams.is_rewriting());
-        let few: Vec<u32> = few.map(|(place, _)| place_of(place)).collect(); // allocates only when there is one
-        for place in few {
-            let (source, endpoint) = (&mut self.sources[index], &self.endpoints[index_of(place)]);
-            let Some(always) = wants_sound(source, endpoint, place) else { continue };
-            if source.subscription(place).is_some() || !(always || source.is_loud) {
-                continue;
-            }
-            if !endpoint.streams.has_free(MediaKind::Audio) {
+        let source = &self.sources[index];
+        let lacks = |(place, endpoint): (usize, &Endpoint)| {
+            let (place, is_loud) = (place_of(place), source.is_loud);
+            let always = wants_sound(source, endpoint, place).filter(|always| *always || is_loud)?;
+            (!source.is_subscribed(place)).then_some((place, always))
+        };
+        let lacking: Vec<(u32, bool)> = self.endpoints.iter().filter_map(lacks).collect(); // allocates only when there is one
+        for (place, always) in lacking {
+            if !self.endpoints[index_of(place)].streams.has_free(MediaKind::Audio) {
                 self.silence_one(now, place);
             }
             let Self { sources, endpoints, random, .. } = self;
@@ -210,6 +203,7 @@ impl Conference {
         }) else {
             return;
         };
+        longest.gave_way = true;
         if let Some(ended) = longest.unsubscribe(place) {
             self.endpoints[index_of(place)].streams.park(now, ended.stream);
         }
@@ -292,7 +286,7 @@ impl Conference {
 }
 
 /// Whether an endpoint is to get a source's sound, and then whether also when that is not among the loudest.
-fn wants_sound(source: &Source, endpoint: &Endpoint, place: u32) -> Option<bool> {
+pub(super) fn wants_sound(source: &Source, endpoint: &Endpoint, place: u32) -> Option<bool> {
     let may = source.owner != place && endpoint.connected && endpoint.capabilities.audio;
     endpoint.hears(&source.name).filter(|_| may)
 }

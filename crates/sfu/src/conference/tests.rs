@@ -274,6 +274,23 @@ fn lasting_silence_is_left_out_without_a_gap() {
 }
 
 #[test]
+fn a_microphone_that_is_on_and_silent_costs_nobody_anything_until_it_is_spoken_into() {
+    let mut room = Room::of(2);
+    for sequence in 0..20 {
+        room.audio(0, sequence, 127);
+        room.wait(20);
+    }
+    let microphone = |room: &Room| {
+        room.conference.sources.iter().find(|(_, s)| s.primary_ssrc() == 150).map(|(_, s)| s.subscriptions.len())
+    };
+    assert_eq!((room.sink.rtp.len(), microphone(&room)), (0, Some(0)));
+    room.conference.add_endpoint(room.now, EndpointKey(2), EndpointId::parse("p2").unwrap(), FULL);
+    room.conference.handle_connected(room.now, EndpointKey(2), &mut room.out);
+    room.audio(0, 20, 30);
+    assert_eq!((room.rtp_to(1).len(), room.rtp_to(2).len(), microphone(&room)), (1, 1, Some(2)));
+}
+
+#[test]
 fn redundancy_goes_to_those_who_take_it_and_opus_passes_byte_for_byte() {
     let mut room = Room::of(2);
     let takes_red = Capabilities { opus_red: true, ..FULL };
