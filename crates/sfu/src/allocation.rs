@@ -29,9 +29,9 @@ const KEEP_MAX_BPS: u64 = 100_000;
 /// A source as a receiver could have it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate<'a> {
-    /// The caller's number for it: small, dense, the same in each call.
+    /// The caller's number for it.
     pub(crate) source: usize,
-    /// Which of all the sources that ever had this number; from 1.
+    /// Counts all the sources that there ever were, from 1: one that comes has a larger one than any that came before.
     pub(crate) serial: u32,
     pub(crate) name: &'a SourceName,
     /// How long ago its owner was dominant speaker, 0 the latest.
@@ -88,6 +88,7 @@ struct Item {
     /// Place in the order in which bandwidth is given.
     place: u64,
     candidate: usize,
+    wish: Wish,
     on_stage: bool,
     menu: Menu,
     leeway: Leeway,
@@ -130,8 +131,9 @@ impl Allocation {
 
     /// Orders what is sent and wanted at all.
     fn rank(&mut self, request: &Request<'_>, history: &mut History) {
+        history.read(request.constraints, request.candidates);
         for (index, candidate) in (0..).zip(request.candidates) {
-            let wish = history.wish(request.constraints, candidate);
+            let wish = history.wish(request.constraints, candidate.serial);
             if candidate.enabled && candidate.video_type != VideoType::None && !wish.limit.is_off() {
                 let lists = u64::from(wish.stage) << 42 | u64::from(wish.selected) << 32;
                 self.order.push((lists | u64::from(candidate.speech_rank), index));
@@ -141,13 +143,14 @@ impl Allocation {
     }
 
     /// Gives out the last-N places, and orders who got one by who is first to get bandwidth.
-    fn admit(&mut self, now: Instant, request: &Request<'_>, history: &mut History, bandwidth: (u64, u64)) {
+    fn admit(&mut self, now: Instant, request: &Request<'_>, history: &History, bandwidth: (u64, u64)) {
         let last_n = request.constraints.last_n.into_iter().chain(request.last_n_max).min();
         let places = last_n.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         for (place, (_, index)) in (0..).zip(&self.order).take(places) {
             let index = usize::try_from(*index).unwrap_or(usize::MAX);
             let candidate = &request.candidates[index];
-            let Wish { stage, selected, limit } = history.wish(request.constraints, candidate);
+            let wish = history.wish(request.constraints, candidate.serial);
+            let Wish { stage, selected, limit } = wish;
             let on_stage = stage != Wish::NOWHERE;
             let group = if on_stage { 0 } else { 1 + u64::from(selected == Wish::NOWHERE) };
             let is_camera = u64::from(!candidate.video_type.is_desktop());
@@ -157,7 +160,8 @@ impl Allocation {
                 place: group << 40 | is_camera << 39 | place,
                 candidate: index,
                 on_stage,
-                leeway: history.leeway(now, candidate.source, &menu, candidate.layers, bandwidth),
+                leeway: history.leeway(now, (candidate.serial, wish), &menu, candidate.layers, bandwidth),
+                wish,
                 menu,
                 target: None,
                 cost_bps: 0,
@@ -170,16 +174,18 @@ impl Allocation {
     fn conclude(&mut self, now: Instant, candidates: &[Candidate<'_>], history: &mut History) {
         (self.ideal_bps, self.suspended) = (0, 0);
         for item in &self.items {
-            let Candidate { source, layers, .. } = candidates[item.candidate];
-            history.settle(now, source, layers, item.leeway, item.target);
+            let Candidate { serial, layers, .. } = candidates[item.candidate];
+            history.settle(now, (serial, item.wish), layers, item.leeway, item.target);
             self.decisions[item.candidate].target = item.target;
             if let Some(best) = item.menu.offered.highest() {
                 self.ideal_bps += item.menu.cost(&layers[best]);
                 self.suspended += usize::from(item.target.is_none());
             }
         }
-        for decision in self.decisions.iter().filter(|decision| decision.max_height == 0) {
-            history.let_go(now, decision.source);
+        for (decision, candidate) in self.decisions.iter().zip(candidates) {
+            if decision.max_height == 0 {
+                history.let_go(now, candidate.serial);
+            }
         }
     }
 }

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use slab::Slab;
 use tertulia_model::SourceName;
 
 use super::Candidate;
@@ -34,10 +33,12 @@ const PART: Duration = Duration::from_millis(500);
 /// What the allocation remembers of one receiver.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    /// By the conference's numbers.
-    sources: Vec<Known>,
-    /// Of the few that it gets, or got until lately.
-    served: Slab<Served>,
+    /// The few sources that it speaks of, gets, or got until lately, by serial. Each receiver could have all of them: what is as usual is
+    /// not written down.
+    known: Vec<Known>,
+    /// The version of the constraints that wishes were read from, and the newest source for which they were; 0 is none.
+    version: u32,
+    read_to: u32,
     steady: Steady,
     /// When anything came down last.
     fell: Option<Instant>,
@@ -53,16 +54,13 @@ pub(super) struct Wish {
     pub(super) limit: Limit,
 }
 
-/// A source, as one receiver wishes for it. Each receiver keeps one for each source of the conference.
-#[derive(Debug, Clone, Copy)]
+/// A source with a wish of its own, or with a past.
+#[derive(Debug)]
 struct Known {
-    /// Which of all the sources that ever had this number; 0 is none.
     serial: u32,
-    /// The version of the constraints that `wish` was read from.
-    version: u32,
-    wish: Wish,
-    /// Its place among the served, or [`Self::UNSERVED`].
-    served: u32,
+    /// `None` is what is usual for this receiver.
+    wish: Option<Wish>,
+    served: Option<Served>,
 }
 
 /// What became of a source while it was wanted.
@@ -92,6 +90,11 @@ impl Wish {
     /// No place in a list.
     pub(super) const NOWHERE: u16 = 1_023;
 
+    /// For everything that the receiver does not speak of.
+    fn usual(constraints: &Constraints) -> Self {
+        Self { stage: Self::NOWHERE, selected: Self::NOWHERE, limit: constraints.default_limit }
+    }
+
     fn read(constraints: &Constraints, name: &SourceName) -> Self {
         let place = |list: &[SourceName]| {
             let place = list.iter().position(|own| own == name).and_then(|place| u16::try_from(place).ok());
@@ -115,31 +118,52 @@ impl History {
         self.steady.note(now, available_bps)
     }
 
-    /// The wish for a source. Its name is looked for only when the wishes changed, or the source did.
-    pub(super) fn wish(&mut self, constraints: &Constraints, candidate: &Candidate<'_>) -> Wish {
-        if candidate.source >= self.sources.len() {
-            // Each receiver knows each source: to twice of what it was would be too much.
-            let more = candidate.source + 1 - self.sources.len();
-            self.sources.reserve_exact(more + self.sources.len() / 8);
-            self.sources.resize(candidate.source + 1, Known::NONE);
+    /// Looks for the names of sources that are new in what the receiver wishes, or of all of them when it wishes something else.
+    pub(super) fn read(&mut self, constraints: &Constraints, candidates: &[Candidate<'_>]) {
+        if self.version != constraints.version() {
+            (self.version, self.read_to) = (constraints.version(), 0);
+            self.known.iter_mut().for_each(|known| known.wish = None);
         }
-        let known = &mut self.sources[candidate.source];
-        if known.serial != candidate.serial {
-            self.served.try_remove(known.place());
-            *known = Known { serial: candidate.serial, ..Known::NONE };
+        let newest = candidates.iter().map(|candidate| candidate.serial).max().unwrap_or(0);
+        if newest <= self.read_to {
+            return;
         }
-        if known.version != constraints.version() {
-            known.wish = Wish::read(constraints, candidate.name);
-            known.version = constraints.version();
+        let is_there = |known: &Known| candidates.iter().any(|candidate| candidate.serial == known.serial);
+        self.known.retain(|known| (known.wish.is_some() || known.served.is_some()) && is_there(known));
+        let (usual, before) = (Wish::usual(constraints), self.read_to);
+        for candidate in candidates.iter().filter(|candidate| candidate.serial > before) {
+            let wish = Wish::read(constraints, candidate.name);
+            if wish != usual {
+                self.note(candidate.serial).wish = Some(wish);
+            }
         }
-        known.wish
+        self.read_to = newest;
+    }
+
+    /// The wish for a source, after [`History::read`].
+    pub(super) fn wish(&self, constraints: &Constraints, serial: u32) -> Wish {
+        self.find(serial).and_then(|known| known.wish).unwrap_or_else(|| Wish::usual(constraints))
+    }
+
+    fn find(&self, serial: u32) -> Option<&Known> {
+        let place = self.known.binary_search_by_key(&serial, |known| known.serial).ok()?;
+        self.known.get(place)
+    }
+
+    /// What is known of a source, from now on at the latest.
+    fn note(&mut self, serial: u32) -> &mut Known {
+        let place = self.known.binary_search_by_key(&serial, |known| known.serial).unwrap_or_else(|place| {
+            self.known.insert(place, Known { serial, wish: None, served: None });
+            place
+        });
+        &mut self.known[place]
     }
 
     /// How far a wanted source may go, given what there is and what has been there for a while.
     pub(super) fn leeway(
         &self,
         now: Instant,
-        source: usize,
+        (serial, wish): (u32, Wish),
         menu: &Menu,
         layers: &[Layer],
         bandwidth: (u64, u64),
@@ -147,10 +171,8 @@ impl History {
         if bandwidth.0 == u64::MAX {
             return Leeway { held: None, ceiling_bps: Some(u64::MAX), is_fresh: true }; // nothing wobbles
         }
-        let known = self.sources.get(source);
-        let terms = known.map(|known| known.wish.terms());
-        let served = known.and_then(|known| self.served.get(known.place()));
-        let Some(served) = served.filter(|served| served.terms.is_some() && served.terms == terms) else {
+        let served = self.find(serial).and_then(|known| known.served.as_ref());
+        let Some(served) = served.filter(|served| served.terms == Some(wish.terms())) else {
             // The receiver asked for something else: it does not wait for what it asked.
             let held = served.and_then(|served| served.place(menu, layers));
             return Leeway { held, ceiling_bps: Some(bandwidth.0), is_fresh: true };
@@ -173,17 +195,12 @@ impl History {
     pub(super) fn settle(
         &mut self,
         now: Instant,
-        source: usize,
+        (serial, wish): (u32, Wish),
         layers: &[Layer],
         leeway: Leeway,
         target: Option<usize>,
     ) {
-        let Some(known) = self.sources.get_mut(source) else { return };
-        if !self.served.contains(known.place()) {
-            let place = self.served.insert(Served::default());
-            known.served = u32::try_from(place).unwrap_or(Known::UNSERVED);
-        }
-        let Some(served) = self.served.get_mut(known.place()) else { return };
+        let served = self.note(serial).served.get_or_insert_default();
         if leeway.is_fresh {
             served.asked = Some(now);
         }
@@ -191,39 +208,27 @@ impl History {
             served.rose = Some(now);
         } else if target < leeway.held && !leeway.is_fresh {
             served.fell = Some(now);
-            if self.fell != Some(now) {
-                let counted = if is_within(self.fell, now, FALLS_COUNTED) { self.falls } else { 0 };
-                (self.fell, self.falls) = (Some(now), (counted + 1).min(FALLS_MAX));
-            }
         }
-        served.terms = Some(known.wish.terms());
+        let has_fallen = served.fell == Some(now);
+        served.terms = Some(wish.terms());
         served.held = target.map(|index| (layers[index].encoding, layers[index].layer));
+        if has_fallen && self.fell != Some(now) {
+            let counted = if is_within(self.fell, now, FALLS_COUNTED) { self.falls } else { 0 };
+            (self.fell, self.falls) = (Some(now), (counted + 1).min(FALLS_MAX));
+        }
     }
 
     /// Notes that a source is not wanted now. Once nothing of the past counts any more, it is forgotten.
-    pub(super) fn let_go(&mut self, now: Instant, source: usize) {
-        let Some(known) = self.sources.get_mut(source) else { return };
-        let Some(served) = self.served.get_mut(known.place()) else { return };
-        (served.terms, served.held) = (None, None);
-        if served.is_past(now) {
-            self.served.remove(known.place());
-            known.served = Known::UNSERVED;
+    pub(super) fn let_go(&mut self, now: Instant, serial: u32) {
+        let Ok(place) = self.known.binary_search_by_key(&serial, |known| known.serial) else { return };
+        let known = &mut self.known[place];
+        if let Some(served) = &mut known.served {
+            (served.terms, served.held) = (None, None);
         }
-    }
-}
-
-impl Known {
-    const UNSERVED: u32 = u32::MAX;
-    /// No source; its version is that of no constraints.
-    const NONE: Self = Self {
-        serial: 0,
-        version: 0,
-        wish: Wish { stage: Wish::NOWHERE, selected: Wish::NOWHERE, limit: Limit::lines(0) },
-        served: Self::UNSERVED,
-    };
-
-    fn place(&self) -> usize {
-        usize::try_from(self.served).unwrap_or(usize::MAX)
+        known.served.take_if(|served| served.is_past(now));
+        if known.served.is_none() && known.wish.is_none() {
+            self.known.remove(place);
+        }
     }
 }
 
@@ -286,33 +291,53 @@ fn is_within(last: Option<Instant>, now: Instant, interval: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::constraints::Change;
 
     #[test]
     fn what_is_not_wanted_any_more_is_forgotten_once_it_has_rested() {
         let (start, constraints, mut history) = (Instant::now(), Constraints::default(), History::default());
-        let name = SourceName::parse("a-v0").unwrap();
         let layers = [Layer { encoding: 0, layer: 0, height: 180, fps: 30.0, bps: 100_000 }];
+        let wish = history.wish(&constraints, 1);
+        for serial in 1..100 {
+            let now = start + Duration::from_secs(u64::from(serial));
+            let leeway = Leeway { held: None, ceiling_bps: Some(1_000_000), is_fresh: true };
+            history.settle(now, (serial, wish), &layers, leeway, Some(0));
+            (1..serial).for_each(|passed| history.let_go(now, passed));
+            assert!(history.known.len() <= 3, "{}", history.known.len());
+            assert!(history.find(serial).is_some());
+        }
+    }
+
+    #[test]
+    fn only_what_a_receiver_speaks_of_is_written_down_whenever_it_comes() {
+        let names = ["a-v0", "b-v0", "c-v0", "d-v0"].map(|name| SourceName::parse(name).unwrap());
         let candidate = |source: usize, serial: u32| Candidate {
             source,
             serial,
-            name: &name,
+            name: &names[source],
             speech_rank: 0,
             enabled: true,
             video_type: tertulia_model::VideoType::Camera,
-            layers: &layers,
+            layers: &[],
         };
-        for (source, serial) in (0..100).zip(1..) {
-            let now = start + Duration::from_secs(u64::from(serial));
-            history.wish(&constraints, &candidate(source, serial));
-            let leeway = Leeway { held: None, ceiling_bps: Some(1_000_000), is_fresh: true };
-            history.settle(now, source, &layers, leeway, Some(0));
-            (0..source).for_each(|passed| history.let_go(now, passed));
-            assert!(history.served.len() <= 3, "{}", history.served.len());
-            assert!(history.served.contains(history.sources[source].place()));
-        }
-        history.wish(&constraints, &candidate(99, 101));
-        assert_eq!(history.sources[99].served, Known::UNSERVED, "another source has no past");
-        assert!(size_of::<Known>() <= 24);
+        let mut constraints = Constraints::default();
+        let on_stage = |name: &SourceName| Change { on_stage: Some(vec![name.clone()]), ..Change::default() };
+        constraints.apply(on_stage(&names[1]));
+        let mut history = History::default();
+        history.read(&constraints, &[candidate(0, 7), candidate(2, 3)]);
+        assert!(history.known.is_empty());
+        history.read(&constraints, &[candidate(0, 7), candidate(1, 8), candidate(2, 3)]);
+        let staged = |history: &History, constraints: &Constraints| -> Vec<u32> {
+            (1..20).filter(|serial| history.wish(constraints, *serial).stage != Wish::NOWHERE).collect()
+        };
+        assert_eq!((staged(&history, &constraints), history.known.len()), (vec![8], 1));
+        constraints.apply(on_stage(&names[2]));
+        history.read(&constraints, &[candidate(0, 7), candidate(1, 8), candidate(2, 3)]);
+        assert_eq!((staged(&history, &constraints), history.known.len()), (vec![3], 1));
+        history.read(&constraints, &[candidate(0, 7), candidate(3, 9)]);
+        assert_eq!((staged(&history, &constraints), history.known.len()), (vec![], 0), "who left is forgotten");
+        history.read(&constraints, &[candidate(0, 7), candidate(2, 10)]);
+        assert_eq!(staged(&history, &constraints), [10], "and known again on coming back");
     }
 
     #[test]
