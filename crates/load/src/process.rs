@@ -78,10 +78,11 @@ impl Process {
         Instructions::of(self.child.id(), threads)
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes, without what is read from the program's own file as its code is first run: that is the same for one person
+    /// and for a thousand.
     pub(crate) fn resident(&self) -> io::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("the kernel does not tell memory"))
     }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use arrayvec::ArrayVec;
 use tertulia_model::profile::Codec;
 use tertulia_rtp::codec::Inspector;
 use tertulia_rtp::rtcp::{ReportBlock, SenderInfo};
@@ -53,8 +52,8 @@ pub(crate) struct Encoding {
     extender: SequenceExtender,
     /// One bit for each of the last [`WINDOW`] numbers.
     seen: [u64; (WINDOW / 64) as usize],
-    /// (first number after an omission, omitted so far), oldest first.
-    omissions: ArrayVec<(SeqNo, u64), OMISSIONS_MAX>,
+    /// (first number after an omission, omitted so far), oldest first, at most [`OMISSIONS_MAX`]. Most streams have none.
+    omissions: Vec<(SeqNo, u64)>,
     /// Omitted before the oldest that is remembered.
     forgotten: u64,
     last_packet: Option<Instant>,
@@ -74,7 +73,7 @@ impl Encoding {
             held: None,
             extender: SequenceExtender::default(),
             seen: [0; (WINDOW / 64) as usize],
-            omissions: ArrayVec::new(),
+            omissions: Vec::new(),
             forgotten: 0,
             last_packet: None,
             reception: Reception::default(),
@@ -139,7 +138,7 @@ impl Encoding {
         match self.omissions.last_mut() {
             Some(last) if last.0 == highest => *last = (highest + 1, omitted),
             _ => {
-                if self.omissions.is_full() {
+                if self.omissions.len() >= OMISSIONS_MAX {
                     self.forgotten = self.omissions.remove(0).1;
                 }
                 self.omissions.push((highest + 1, omitted));

@@ -67,7 +67,8 @@ pub(crate) struct KeyframeRequests {
     /// When the last key frame of any encoding came that had been asked for by those who can wait. One for somebody who starts does not
     /// count: what he starts with is seldom what he is to see, because senders switch off what nobody watches.
     last_answer: Option<Instant>,
-    encodings: [Asked; ENCODINGS_MAX],
+    /// As far as there was anything to remember: sound has none, a camera three.
+    encodings: Vec<Asked>,
 }
 
 /// Requests for one encoding.
@@ -111,12 +112,20 @@ impl KeyframeRequests {
         self.to_start.remove(encoding);
         self.to_switch.remove(encoding);
         self.after_loss.remove(encoding);
-        if let Some(asked) = self.encodings.get_mut(encoding) {
-            if patient && asked.unanswered > 0 {
-                self.last_answer = Some(now);
-            }
-            *asked = Asked { at: asked.at, keyframe: Some(now), ..Asked::default() };
+        let Some(asked) = self.asked(encoding) else { return };
+        let is_answer = patient && asked.unanswered > 0;
+        *asked = Asked { at: asked.at, keyframe: Some(now), ..Asked::default() };
+        if is_answer {
+            self.last_answer = Some(now);
         }
+    }
+
+    fn asked(&mut self, encoding: usize) -> Option<&mut Asked> {
+        if encoding < ENCODINGS_MAX && encoding >= self.encodings.len() {
+            self.encodings.reserve_exact(encoding + 1 - self.encodings.len());
+            self.encodings.resize(encoding + 1, Asked::default());
+        }
+        self.encodings.get_mut(encoding)
     }
 
     /// Which encodings to ask for now, in one go; counts them as asked. `answer` is how long an answer takes at best:
@@ -130,10 +139,7 @@ impl KeyframeRequests {
         let wanted =
             EncodingSet(self.to_start.0 | if is_within(self.last_answer, now, LOSS_GAP) { 0 } else { patient });
         for encoding in wanted.iter() {
-            let asked = &mut self.encodings[encoding];
-            if asked.is_in_flight(now, answer) {
-                continue;
-            }
+            let Some(asked) = self.asked(encoding).filter(|asked| !asked.is_in_flight(now, answer)) else { continue };
             due.insert(encoding);
             asked.at = Some(now);
             asked.unanswered = asked.unanswered.saturating_add(1);

@@ -245,6 +245,7 @@ impl Source {
             self.encodings.sort_by_key(|e| order.iter().position(|ssrc| *ssrc == e.ssrc).unwrap_or(usize::MAX));
         }
         self.encodings.truncate(ENCODINGS_MAX);
+        self.encodings.shrink_to_fit();
     }
 }
 
