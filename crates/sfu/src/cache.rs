@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use tertulia_rtp::codec::FrameInfo;
 use tertulia_rtp::sequence::SeqNo;
 
+use crate::lately::Lately;
+
 /// Slots of a new cache, and of a full one: about a second of 5 Mbit/s.
 const SLOTS_MIN: usize = 16;
 const SLOTS_MAX: usize = 512;
@@ -68,7 +70,7 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Keeps a copy, for about this long at a steady rate and half as long at any, unless the cache is full before.
+    /// Keeps a copy, for this long at least, unless the cache is full before.
     pub(crate) fn insert(&mut self, now: Instant, keep: Duration, packet: Packet<'_>) {
         if self.slots.is_empty() {
             self.slots.resize_with(SLOTS_MIN, Kept::default);
@@ -123,21 +125,17 @@ struct Bytes {
     /// Where the next packet goes.
     head: usize,
     lap: u32,
-    /// Since when bytes are counted, and how many came.
-    counted: Option<(Instant, usize)>,
+    /// How many bytes were written in the time for which they are kept.
+    lately: Lately<8>,
 }
 
 impl Bytes {
     /// Counts what is to come; whether it would be written over what has not been kept for long enough.
     fn is_short(&mut self, now: Instant, keep: Duration, len: usize) -> bool {
-        let (since, count) = self.counted.get_or_insert((now, 0));
-        if now.saturating_duration_since(*since) >= keep {
-            (*since, *count) = (now, 0);
-        }
         // Before it begins anew, what is left is left empty.
         let left = self.ring.len() - self.head;
-        *count += if len > left { len + left } else { len };
-        *count > self.ring.len() && self.ring.len() < BYTES_MAX
+        let lately = self.lately.add(now, keep, if len > left { len + left } else { len });
+        lately > self.ring.len() && self.ring.len() < BYTES_MAX
     }
 
     /// Makes the ring longer by a quarter; the packets at `places` stay.
@@ -245,11 +243,21 @@ mod tests {
                     }
                     None => {
                         let is_full = cache.bytes.ring.len() == BYTES_MAX || cache.slots.len() == SLOTS_MAX;
-                        prop_assert!(2 * Duration::from_millis(ms - at) >= KEEP || is_full, "{} ms old", ms - at);
+                        prop_assert!(Duration::from_millis(ms - at) >= KEEP || is_full, "{} ms old", ms - at);
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_burst_does_not_overwrite_the_one_before_it() {
+        let (start, mut cache) = (Instant::now(), Cache::default());
+        let bursts = std::iter::once(0).chain((0..80).map(|n| 590 + n / 12)).chain((0..80).map(|n| 600 + n / 12));
+        for (number, ms) in (1..).zip(bursts) {
+            cache.insert(start + Duration::from_millis(ms), KEEP, packet(number, &[7; 1_200], b""));
+        }
+        assert!((2..=161).all(|number| cache.get(number).is_some()));
     }
 
     #[test]
@@ -260,7 +268,7 @@ mod tests {
         }
         assert!(cache.get(2_000).is_some() && cache.get(1_890).is_some());
         assert!(cache.get(1_500).is_none() && cache.get(2_001).is_none());
-        assert!(cache.slots.len() <= 128 && cache.bytes.ring.len() < 170_000, "{}", cache.bytes.ring.len());
+        assert!(cache.slots.len() <= 128 && cache.bytes.ring.len() < 200_000, "{}", cache.bytes.ring.len());
     }
 
     #[test]

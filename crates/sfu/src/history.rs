@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use tertulia_rtp::sequence::{SeqNo, low32};
 
+use crate::lately::Lately;
+
 /// Entries of a new history: what is kept of a thumbnail.
 const LEN_MIN: usize = 16;
 /// Entries of a full one: a second of 10 Mbit/s.
@@ -33,21 +35,42 @@ pub(crate) struct Entry {
     pub(crate) number: u32,
     /// Pictures left out before it, since the segment began.
     pub(crate) left_out: u16,
-    pub(crate) fate: Fate,
-    /// When it was repeated, in units of [`REPEATED_UNIT_MS`] modulo 2⁸; 0 means never.
-    repeated: u8,
+    /// Its fate in the lowest bits, and above when it was repeated: milliseconds modulo 2¹³, 0 for never.
+    state: u16,
 }
 
-/// The longest gap between repetitions, two seconds, fits in a byte of these.
-const REPEATED_UNIT_MS: u64 = 8;
+const FATE_BITS: u32 = 3;
+/// Four times the longest gap between repetitions: nobody who was answered that long ago still asks.
+const REPEATED_MASK: u16 = u16::MAX >> FATE_BITS;
+
+impl Fate {
+    fn code(self) -> u16 {
+        match self {
+            Self::Unknown => 0,
+            Self::Sent { marker: false } => 1,
+            Self::Sent { marker: true } => 2,
+            Self::Reserved => 3,
+            Self::Filled => 4,
+        }
+    }
+
+    fn of(code: u16) -> Self {
+        match code {
+            1 | 2 => Self::Sent { marker: code == 2 },
+            3 => Self::Reserved,
+            4 => Self::Filled,
+            _ => Self::Unknown,
+        }
+    }
+}
 
 /// A ring by outgoing number. It grows to what has to be kept and then never allocates again.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     entries: Vec<Entry>,
     highest: SeqNo,
-    /// Since when numbers are counted, and how many there were.
-    counted: Option<(Instant, usize)>,
+    /// How many numbers there were in the time for which they are remembered.
+    lately: Lately<2>,
 }
 
 impl History {
@@ -63,7 +86,7 @@ impl History {
     pub(crate) fn get(&self, out: SeqNo) -> Option<&Entry> {
         let behind = usize::try_from(self.highest.checked_sub(out)?).ok()?;
         let entry = self.entries.get(self.index(out)).filter(|_| behind < self.entries.len())?;
-        Some(entry).filter(|entry| entry.fate != Fate::Unknown)
+        Some(entry).filter(|entry| entry.fate() != Fate::Unknown)
     }
 
     /// The same, to be changed.
@@ -83,7 +106,7 @@ impl History {
             let here = self.entries[self.index(middle)].number;
             // Half of the number space is far more than a history spans.
             match here.wrapping_sub(wanted) {
-                0 => return Some(middle).filter(|out| self.entries[self.index(*out)].fate == Fate::Reserved),
+                0 => return Some(middle).filter(|out| self.entries[self.index(*out)].fate() == Fate::Reserved),
                 1..0x8000_0000 => high = middle,
                 _ => low = middle + 1,
             }
@@ -92,17 +115,12 @@ impl History {
     }
 
     fn make_room(&mut self, now: Instant, keep: Duration) {
-        let (since, count) = self.counted.get_or_insert((now, 0));
-        *count += 1;
-        let count = *count;
-        if now.saturating_duration_since(*since) >= keep {
-            self.counted = Some((now, 0));
-        }
+        let lately = self.lately.add(now, keep, 1);
         if self.entries.is_empty() {
             self.entries.resize(LEN_MIN, Entry::default());
-        } else if count >= self.entries.len() && self.entries.len() < LEN_MAX {
-            let (old, len) = (std::mem::take(&mut self.entries), self.entries.len() * 2);
-            let len = len.max(old.len() * 2);
+        } else if lately > self.entries.len() && self.entries.len() < LEN_MAX {
+            let old = std::mem::take(&mut self.entries);
+            let len = 2 * old.len();
             self.entries.resize(len, Entry::default());
             let oldest = (self.highest + 1).saturating_sub(old.len() as u64);
             for out in oldest..=self.highest {
@@ -120,7 +138,17 @@ impl History {
 impl Entry {
     /// A number with what it stands for.
     pub(crate) fn new(number: SeqNo, left_out: u16, fate: Fate) -> Self {
-        Self { number: low32(number), left_out, fate, repeated: 0 }
+        Self { number: low32(number), left_out, state: fate.code() }
+    }
+
+    /// What became of it.
+    pub(crate) fn fate(&self) -> Fate {
+        Fate::of(self.state & !(u16::MAX << FATE_BITS))
+    }
+
+    /// Something else became of it.
+    pub(crate) fn set_fate(&mut self, fate: Fate) {
+        self.state = self.state & u16::MAX << FATE_BITS | fate.code();
     }
 
     /// The incoming number in full, near `newest` of the same encoding.
@@ -130,11 +158,12 @@ impl Entry {
 
     /// Counts a repetition; `false` when the last one was less than `gap_ms` ago.
     pub(crate) fn may_repeat(&mut self, since_start_ms: u64, gap_ms: u16) -> bool {
-        let now = u8::try_from((since_start_ms / REPEATED_UNIT_MS) & 0xff).unwrap_or(0).max(1);
-        if self.repeated != 0 && u64::from(now.wrapping_sub(self.repeated)) < u64::from(gap_ms) / REPEATED_UNIT_MS {
+        let now = u16::try_from(since_start_ms & u64::from(REPEATED_MASK)).unwrap_or(0).max(1);
+        let last = self.state >> FATE_BITS;
+        if last != 0 && now.wrapping_sub(last) & REPEATED_MASK < gap_ms {
             return false;
         }
-        self.repeated = now;
+        self.state = now << FATE_BITS | self.fate().code();
         true
     }
 }
@@ -188,10 +217,15 @@ mod tests {
 
     #[test]
     fn a_repetition_is_refused_within_its_gap_and_not_after() {
-        for start_ms in [0, 9, 1_000, 2_040, 70_000] {
-            let mut entry = Entry::new(1, 0, SENT);
-            assert!(entry.may_repeat(start_ms, 100));
-            assert!(!entry.may_repeat(start_ms + 90, 100) && entry.may_repeat(start_ms + 108, 100));
+        for (start_ms, gap_ms) in [(0, 100), (9, 20), (1_000, 100), (8_190, 100), (70_000, 2_000)] {
+            let again = |after_ms: u16| {
+                let mut entry = Entry::new(1, 0, Fate::Sent { marker: true });
+                assert!(entry.may_repeat(start_ms, gap_ms));
+                let may = entry.may_repeat(start_ms + u64::from(after_ms), gap_ms);
+                assert_eq!(entry.fate(), Fate::Sent { marker: true });
+                may
+            };
+            assert!((2..gap_ms).all(|after| !again(after)) && (gap_ms + 1..6_000).all(again), "{start_ms} {gap_ms}");
         }
     }
 }

@@ -17,6 +17,7 @@ mod endpoint;
 mod estimate;
 mod history;
 mod keyframe;
+mod lately;
 mod loudest;
 mod nack;
 mod rates;

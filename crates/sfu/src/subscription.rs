@@ -320,7 +320,7 @@ impl VideoCourse {
     /// How the packet of an outgoing number is changed, and its (encoding, number). `None` when it is unknown or never came.
     pub(crate) fn shape(&self, out: SeqNo) -> Option<(Shape, u8, SeqNo)> {
         let entry = self.history.get(out)?;
-        let Fate::Sent { marker } = entry.fate else { return None };
+        let Fate::Sent { marker } = entry.fate() else { return None };
         let segment = self.segments.iter().rev().find(|segment| segment.from_out <= out)?;
         let mut shifts = segment.shifts;
         shifts.picture_id_by = shifts.picture_id_by.wrapping_sub(entry.left_out);
@@ -344,17 +344,17 @@ impl VideoCourse {
         let behind = low16(stream.highest_out).wrapping_sub(sequence);
         let out = stream.highest_out.checked_sub(SeqNo::from(behind)).filter(|_| behind < 0x8000)?;
         let encoding = self.segments.last().filter(|current| out >= current.from_out)?.encoding;
-        if self.history.get(out)?.fate == Fate::Reserved {
+        if self.history.get(out)?.fate() == Fate::Reserved {
             let newest = self.newest[usize::from(encoding) % ENCODINGS_MAX];
             let packet = came(encoding, self.history.get(out)?.wide(newest))?;
             let tuned = self.tuned_at(packet.timestamp);
             if !packet.info.present.contains(tuned) {
                 return None;
             }
-            self.history.get_mut(out)?.fate = Fate::Sent { marker: ends_picture(&packet, tuned) };
+            self.history.get_mut(out)?.set_fate(Fate::Sent { marker: ends_picture(&packet, tuned) });
         }
         let entry = self.history.get_mut(out)?;
-        (matches!(entry.fate, Fate::Sent { .. }) && entry.may_repeat(at_ms, gap_ms)).then_some(out)
+        (matches!(entry.fate(), Fate::Sent { .. }) && entry.may_repeat(at_ms, gap_ms)).then_some(out)
     }
 
     /// Shift of the clock under which padding fills a place, and the marker-free number.
@@ -389,10 +389,10 @@ impl VideoCourse {
         let wanted = packet.info.present.contains(tuned);
         let Some(entry) = self.history.get_mut(out) else { return Step::Skip };
         if !wanted {
-            entry.fate = Fate::Filled;
+            entry.set_fate(Fate::Filled);
             return Step::Fill(out);
         }
-        entry.fate = Fate::Sent { marker: ends_picture(packet, tuned) };
+        entry.set_fate(Fate::Sent { marker: ends_picture(packet, tuned) });
         // Late as it is, it may be the newest that went out: those after it may have been left out.
         if stream.last.is_none_or(|last| last.is_before(out)) {
             segment.note_newest(now, stream, out, packet, entry.left_out);
