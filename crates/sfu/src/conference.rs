@@ -506,9 +506,9 @@ impl Conference {
         self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < FLOWING_FOR)
     }
 
-    /// Whether nothing can be found about anybody's path that was not found the last time.
+    /// Whether nothing can be found about anybody's path that was not found the last time, and no probe waits for its end.
     fn rests(&self, now: Instant) -> bool {
-        self.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= RESTS_AFTER)
+        self.waiting.is_empty() && self.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= RESTS_AFTER)
     }
 
     fn since_start(&self, now: Instant) -> Duration {
