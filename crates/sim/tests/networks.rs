@@ -123,9 +123,10 @@ fn bursts_of_loss_take_no_more_of_the_sound_than_the_line_loses() {
 
 #[test]
 fn bursts_of_loss_lower_the_picture_within_two_seconds_and_start_no_storm() {
-    // With one of these seeds the line loses less than a tenth for 2.4 s before its bursts come as thick as they are on average.
+    // Some lines lose less than a tenth for 2.4 s before their bursts come as thick as they are on average, some the key frames too. Over two
+    // hundred seeds, one in twenty takes longer, at most 2.9 s; sixteen seeds cannot tell that from one in eight.
     let mut late = 0;
-    for seed in 122..138 {
+    for seed in 122..162 {
         let (mut sim, alice, bob) = in_bursts(seed);
         let from = sim.elapsed();
         let lower = sim.run_until(secs(4), |sim| video(sim, bob, "alice-v0").height < 720);
@@ -139,7 +140,7 @@ fn bursts_of_loss_lower_the_picture_within_two_seconds_and_start_no_storm() {
         assert!(keys <= 1, "{keys} key frames in one second");
         assert_eq!(sim.violations(), NONE);
     }
-    assert!(late <= 1, "{late} of 16 took longer than two seconds");
+    assert!(late <= 4, "{late} of 40 took longer than two seconds");
 }
 
 /// What passes a narrow line, headers included, in bits a second.
