@@ -14,6 +14,7 @@ use tertulia_model::{
 };
 
 use crate::allocator;
+use crate::echo;
 use crate::fanout;
 use crate::process::pin_to_core;
 use crate::protocol::{Counters, Order, Report};
@@ -97,11 +98,11 @@ fn serve(bridge: &BridgeHandle, reports: &Sender<Report>) -> std::io::Result<()>
             Order::Counters => {
                 let _ = reports.send(Report::Counters(counters(bridge, &texts)));
             }
+            Order::Close { room } => bridge.request(ConferenceId(room), BridgeRequest::ExpireConference),
             Order::FanOut(orders) => {
-                let running = fanout::start(orders, negotiated(bridge))?;
-                let _ = reports.send(Report::FanOut { address: running.address });
-                fan_out = Some(running);
+                fan_out = Some(announced(fanout::start(orders, negotiated(bridge))?, reports));
             }
+            Order::Echo => fan_out = Some(announced(echo::start()?, reports)),
             Order::EndFanOut => {
                 fan_out.take().into_iter().for_each(fanout::Running::end);
                 let _ = reports.send(Report::FanOutEnded);
@@ -114,6 +115,11 @@ fn serve(bridge: &BridgeHandle, reports: &Sender<Report>) -> std::io::Result<()>
         }
     }
     Ok(())
+}
+
+fn announced(running: fanout::Running, reports: &Sender<Report>) -> fanout::Running {
+    let _ = reports.send(Report::FanOut { address: running.address });
+    running
 }
 
 /// The profile that most clients of the bridge have: a fan-out seals under the same.

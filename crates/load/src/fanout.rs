@@ -29,7 +29,7 @@ const SEND_MAX: usize = 64;
 const RUN_MAX: usize = 16;
 const CONTROL_LEN: usize = 64;
 
-/// A running fan-out.
+/// A running fan-out, or what else stands in the bridge's place.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -37,6 +37,24 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Runs something until it is told to stop, on the first core, where the bridge's first worker rests meanwhile.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn start(
+        name: &str,
+        address: SocketAddr,
+        run: impl FnOnce(&AtomicBool) + Send + 'static,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            pin_to_core(0);
+            run(&stopped);
+        })?;
+        Ok(Self { address, stop, thread })
+    }
+
     /// Ends it.
     pub(crate) fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -45,7 +63,7 @@ impl Running {
     }
 }
 
-/// Starts it on the first core, where the bridge's first worker rests meanwhile.
+/// Starts it.
 ///
 /// # Errors
 /// When the system gives no socket or no thread.
@@ -53,14 +71,7 @@ pub(crate) fn start(orders: FanOut, profile: Profile) -> io::Result<Running> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     large_buffers(&socket);
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-    let address = socket.local_addr()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let thread = std::thread::Builder::new().name(THREAD.into()).spawn(move || {
-        pin_to_core(0);
-        Turning::new(socket, orders, profile).run(&stopped);
-    })?;
-    Ok(Running { address, stop, thread })
+    Running::start(THREAD, socket.local_addr()?, move |stop| Turning::new(socket, orders, profile).run(stop))
 }
 
 struct Subscriber {

@@ -5,6 +5,7 @@ mod camera;
 mod child;
 mod client;
 mod cross;
+mod echo;
 mod fanout;
 mod histogram;
 mod instructions;
@@ -101,7 +102,7 @@ struct Options {
     /// Seconds before a window in which media flows already.
     #[arg(long, global = true, default_value_t = 1.5)]
     warm_up: f64,
-    /// Leaves the fan-outs out.
+    /// Leaves the fan-outs and the echo out.
     #[arg(long, global = true)]
     no_baselines: bool,
     /// Raises the number of sending rooms until packets are lost, and measures at the most without loss.

@@ -162,6 +162,26 @@ fn fan_out(meeting: &mut Meeting, pace: Pace, activity: Activity, sealed: bool, 
     window
 }
 
+/// The share of a core that an echo takes which is sent, and sends back, so many datagrams a second: the limit of an idle bridge. It ends the
+/// meeting: while it runs, there is nothing that the bridge could do.
+///
+/// # Errors
+/// As [`rounds`], and when a hundredth of the datagrams does not come back.
+pub(crate) fn echo(meeting: &mut Meeting, pace: Pace, datagrams_per_s: f64, time: Duration) -> io::Result<f64> {
+    meeting.start_echo(Duration::from_secs_f64(f64::from(meeting.plan.count()) / datagrams_per_s.max(1.0)))?;
+    meeting.pump(pace.warm_up)?;
+    meeting.tell(|| Order::Clear);
+    let (busy, start) = (meeting.process.cpu(crate::echo::THREAD)?, Instant::now());
+    meeting.pump(time)?;
+    let (busy, seconds) = (meeting.process.cpu(crate::echo::THREAD)?.since(busy), start.elapsed().as_secs_f64());
+    let back_per_s = meeting.read()?.tally.others as f64 / seconds;
+    meeting.end_fan_out()?;
+    if back_per_s < 0.99 * datagrams_per_s {
+        return Err(io::Error::other(format!("of {datagrams_per_s:.0} datagrams a second {back_per_s:.0} came back")));
+    }
+    Ok(busy.busy_ns as f64 / 1e9 / seconds)
+}
+
 /// Two people take turns on everybody's stage, once a second.
 fn change_the_stage(meeting: &mut Meeting, time: Duration) -> io::Result<()> {
     let end = Instant::now() + time;

@@ -235,6 +235,21 @@ impl Meeting {
         Ok(())
     }
 
+    /// Ends all conferences and puts an echo into the bridge's place. Every client sends it a datagram at this interval, and no check any more:
+    /// there is no way back to the bridge.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn start_echo(&mut self, interval: Duration) -> io::Result<()> {
+        for room in 0..self.plan.room_count() {
+            self.process.send(&Order::Close { room: u64::from(room) })?;
+        }
+        self.process.send(&Order::Echo)?;
+        let to = self.until("an echo", |meeting| meeting.fan_out.take())?;
+        self.tell(|| shard::Order::Knock { to, interval });
+        Ok(())
+    }
+
     /// Gives the bridge its place back.
     ///
     /// # Errors

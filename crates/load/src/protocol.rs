@@ -23,9 +23,13 @@ pub(crate) enum Order {
     Message { room: u64, person: u32, text: String },
     /// Asks for [`Report::Counters`].
     Counters,
+    /// Ends a conference, and with it everybody's connection.
+    Close { room: u64 },
     /// Starts a fan-out beside the bridge, which rests meanwhile. Answered by [`Report::FanOut`].
     FanOut(FanOut),
-    /// Ends it. Answered by [`Report::FanOutEnded`].
+    /// Starts an echo beside the bridge. Answered by [`Report::FanOut`] too.
+    Echo,
+    /// Ends either. Answered by [`Report::FanOutEnded`].
     EndFanOut,
 }
 
@@ -69,7 +73,7 @@ pub(crate) enum Report {
     Estimate { person: u32, bps: u64 },
     /// Answer to [`Order::Counters`].
     Counters(Counters),
-    /// The fan-out listens here.
+    /// The fan-out, or the echo, listens here.
     FanOut { address: SocketAddr },
     /// It is over.
     FanOutEnded,

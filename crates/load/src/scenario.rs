@@ -309,15 +309,23 @@ fn idle(people: u32, manner: Manner<'_>) -> io::Result<Record> {
     let after = meeting.counters()?;
     let share = busy.busy_ns as f64 / 1e9 / took.as_secs_f64();
     let reading = meeting.read()?;
+    let datagrams_per_s = (after.datagrams - before.datagrams) as f64 / took.as_secs_f64();
+    let per_1000 = |share: f64| share * 1_000.0 / f64::from(people.max(1));
     record.joined(&joined, people);
-    record.put("core_share_per_1000", share * 1_000.0 / f64::from(people.max(1)));
+    record.put("core_share_per_1000", per_1000(share));
     record.put("worker_busy", share / meeting.workers as f64);
-    record.put("datagrams_per_s", (after.datagrams - before.datagrams) as f64 / took.as_secs_f64());
+    record.put("datagrams_per_s", datagrams_per_s);
     let allocations = after.allocations.zip(before.allocations).map(|(after, before)| after - before);
     record.put_some("heap_allocs_per_s", allocations.map(|count| count as f64 / took.as_secs_f64()));
     record.put("verified", reading.tally.verified);
     record.put("keep_alives", reading.tally.others);
     ending(&mut record, &mut meeting, &reading)?;
+    // It has one thread: beside several workers it would be no limit.
+    if manner.pace.baselines && meeting.workers == 1 {
+        let limit = measure::echo(&mut meeting, manner.pace, datagrams_per_s, seconds)?;
+        record.put("raw_udp_core_share_per_1000", per_1000(limit));
+        record.put_number("ratio_to_raw_udp", Some(limit / share));
+    }
     meeting.end();
     Ok(record)
 }

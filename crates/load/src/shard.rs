@@ -19,6 +19,8 @@ use crate::tally::Tally;
 
 /// Longest sleep: orders are looked for in between.
 const NAP_MAX: Duration = Duration::from_millis(2);
+/// Bytes of a client's check: header, USERNAME, PRIORITY, ICE-CONTROLLED, MESSAGE-INTEGRITY, FINGERPRINT.
+const CHECK_LEN: usize = 96;
 /// Readings of the socket before timers are looked at.
 const READS_PER_TURN: usize = 4;
 
@@ -51,6 +53,8 @@ pub(crate) enum Order {
     Speak { client: usize, speaking: bool },
     /// Looks for the first frame of a person's encoding at every client.
     Watch { person: u32, encoding: u8 },
+    /// Has every client send as much as a check to an echo, at this interval, and do nothing else any more.
+    Knock { to: SocketAddr, interval: Duration },
     /// Begins a window.
     Clear,
     /// Asks for what was seen.
@@ -173,6 +177,15 @@ struct Turning {
     cross_tally: Tally,
     mode: Mode,
     watched: Option<(u32, u8, Instant)>,
+    knocking: Option<Knocking>,
+}
+
+/// Clients who take turns at sending to an echo.
+struct Knocking {
+    to: SocketAddr,
+    interval: Duration,
+    next: Instant,
+    client: usize,
 }
 
 /// A client of ours, or of other hands.
@@ -218,6 +231,7 @@ impl Turning {
             cross_tally: Tally::default(),
             mode: Mode::Bridge,
             watched: None,
+            knocking: None,
         }
     }
 
@@ -230,10 +244,10 @@ impl Turning {
                 self.perform(order);
             }
             let busy = self.receive();
-            self.run_timers();
+            let next = if self.knocking.is_some() { self.knock() } else { self.run_timers() };
             self.net.flush();
             if !busy {
-                let next = self.timers.peek().map(|Reverse((at, _))| at.saturating_duration_since(Instant::now()));
+                let next = next.map(|at| at.saturating_duration_since(Instant::now()));
                 self.net.wait(next.unwrap_or(NAP_MAX).min(NAP_MAX));
             }
         }
@@ -263,6 +277,9 @@ impl Turning {
                 self.schedule(client);
             }
             Order::Watch { person, encoding } => self.watched = Some((person, encoding, now)),
+            Order::Knock { to, interval } => {
+                self.knocking = Some(Knocking { to, interval, next: now, client: 0 });
+            }
             Order::Clear => {
                 self.tally.clear();
                 self.cross_tally.clear();
@@ -338,6 +355,10 @@ impl Turning {
             let taken = self.net.receive(&mut pieces);
             let now = Instant::now();
             for (to, bytes) in pieces.datagrams() {
+                if self.knocking.is_some() {
+                    self.tally.others += 1;
+                    continue;
+                }
                 let Some(index) = client_of(to) else { continue };
                 self.run_on(now, index, |member, around| match member {
                     Member::Own(client) => client.handle(around, bytes),
@@ -356,7 +377,23 @@ impl Turning {
         true
     }
 
-    fn run_timers(&mut self) {
+    /// Lets all knock whose turn it is, evenly spread over the interval; when the next one does.
+    fn knock(&mut self) -> Option<Instant> {
+        let (now, count) = (Instant::now(), u32::try_from(self.clients.len()).ok().filter(|count| *count > 0)?);
+        let Knocking { to, interval, next, client } = self.knocking.as_mut()?;
+        while *next <= now {
+            self.net.push(ip_of(self.network, *client), |slot| {
+                slot[..CHECK_LEN].fill(0);
+                Some((CHECK_LEN, *to))
+            });
+            *client = (*client + 1) % self.clients.len();
+            *next += *interval / count;
+        }
+        Some(*next)
+    }
+
+    /// Runs what is due; when the next is.
+    fn run_timers(&mut self) -> Option<Instant> {
         let now = Instant::now();
         while let Some(Reverse((at, index))) = self.timers.peek().copied().filter(|Reverse((at, _))| *at <= now) {
             self.timers.pop();
@@ -370,6 +407,7 @@ impl Turning {
             });
             self.schedule(index);
         }
+        self.timers.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Sees to it that a client is woken in time.

@@ -20,3 +20,4 @@ pub mod worker;
 pub use bridge::{BridgeCounters, BridgeHandle, MediaBridge, Settings, StartError};
 pub use interfaces::addresses as local_addresses;
 pub use tertulia_sfu::Policy;
+pub use thread::NAP;

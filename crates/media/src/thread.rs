@@ -21,7 +21,7 @@ const COMMANDS_PER_TURN: usize = 256;
 /// Reads of one socket before the others are looked at.
 const READS_PER_TURN: usize = 4;
 /// While there are only checks of connections, they wait for each other this long: waking costs more than answering one.
-const NAP: Duration = Duration::from_millis(20);
+pub const NAP: Duration = Duration::from_millis(20);
 
 /// What others tell a thread.
 pub(crate) enum Order {
