@@ -118,6 +118,8 @@ pub struct Conference {
     compound: Writer,
     /// Used for receiver after receiver.
     allocation: Allocation,
+    /// Whether anybody may need an allocation: nobody is looked at otherwise.
+    allocation_due: bool,
     /// Where deciding goes on that was too much for one tick.
     unallocated: Option<usize>,
     /// Sources with packets of this turn.
@@ -132,6 +134,8 @@ pub struct Conference {
     /// Of the newest source.
     last_serial: u32,
     next_tick: Option<Instant>,
+    /// When somebody may next have fallen silent or returned: nobody is looked at before.
+    silence_at: Option<Instant>,
     next_pace: Option<Instant>,
     relay: relay::Relay,
 }
@@ -157,6 +161,7 @@ impl Conference {
             counters: Counters::default(),
             compound: Writer::default(),
             allocation: Allocation::default(),
+            allocation_due: false,
             unallocated: None,
             pending: Vec::new(),
             waiting: Vec::new(),
@@ -165,6 +170,7 @@ impl Conference {
             keep: worth_keeping(Duration::ZERO),
             last_serial: 0,
             next_tick: None,
+            silence_at: None,
             next_pace: None,
             relay: relay::Relay::default(),
         }
@@ -272,6 +278,7 @@ impl Conference {
         let endpoint = &mut self.endpoints[index_of(place)];
         endpoint.connected = true;
         endpoint.heard(now);
+        self.silence_at = Some(now);
         for index in self.indices(|source| source.kind == MediaKind::Audio) {
             self.subscribe_audio(now, index, place);
         }
@@ -279,10 +286,22 @@ impl Conference {
         self.next_tick = Some(now);
     }
 
-    /// Any authenticated datagram came from the endpoint, consent checks included.
-    pub fn handle_activity(&mut self, now: Instant, key: EndpointKey) {
+    /// Any authenticated datagram came from the endpoint at this time, consent checks included. Nobody watches over it any more.
+    pub fn handle_activity(&mut self, at: Instant, key: EndpointKey) {
         if let Some(endpoint) = self.endpoint_mut(key) {
-            endpoint.heard(now);
+            endpoint.watched = false;
+            endpoint.heard(at);
+            self.silence_at = Some(at);
+        }
+    }
+
+    /// Somebody watches over the endpoint: it is active until [`Conference::handle_activity`] tells when it was last heard.
+    pub fn handle_watched(&mut self, now: Instant, key: EndpointKey) {
+        if let Some(endpoint) = self.endpoint_mut(key) {
+            endpoint.watched = true;
+            if !endpoint.active {
+                self.silence_at = Some(now);
+            }
         }
     }
 
@@ -393,11 +412,24 @@ impl Conference {
         self.keep_shards_informed(now, changed);
     }
 
+    /// Something authentic came from an endpoint.
+    fn heard(&mut self, now: Instant, place: u32) {
+        let endpoint = &mut self.endpoints[index_of(place)];
+        endpoint.heard(now);
+        if !endpoint.active {
+            self.silence_at = Some(now);
+        }
+    }
+
     fn notice_silence(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.silence_at.is_none_or(|at| now < at) {
+            return;
+        }
         let changes = self.endpoints.iter_mut().filter_map(|(_, endpoint)| {
             endpoint.activity_change(now).map(|active| (endpoint.key, endpoint.id.clone(), active))
         });
         let changes: Vec<(EndpointKey, EndpointId, bool)> = changes.collect(); // allocates only when there is one
+        self.silence_at = self.endpoints.iter().filter_map(|(_, endpoint)| endpoint.silent_at()).min();
         for (key, id, active) in changes {
             let text = channel::connectivity(&id, active);
             self.tell_text(None, &text);

@@ -74,6 +74,8 @@ pub(crate) struct Endpoint {
     pub(crate) streams: Streams,
     pub(crate) path: Path,
     last_heard: Instant,
+    /// Whether somebody else would notice its silence.
+    pub(crate) watched: bool,
     last_feedback: Option<Instant>,
     last_report: Option<Instant>,
     last_stats: Option<Instant>,
@@ -152,6 +154,7 @@ impl Endpoint {
             path: Path::new(now, capabilities.transport_cc),
             capabilities,
             last_heard: now,
+            watched: false,
             last_feedback: None,
             last_report: None,
             last_stats: None,
@@ -160,8 +163,8 @@ impl Endpoint {
     }
 
     /// Something authentic came from it.
-    pub(crate) fn heard(&mut self, now: Instant) {
-        self.last_heard = now;
+    pub(crate) fn heard(&mut self, at: Instant) {
+        self.last_heard = self.last_heard.max(at);
     }
 
     /// Whether it wants to hear a source, and then whether also when that is not among the loudest.
@@ -175,12 +178,17 @@ impl Endpoint {
 
     /// Whether it became silent or was heard again; counts only once it was connected.
     pub(crate) fn activity_change(&mut self, now: Instant) -> Option<bool> {
-        let active = now.saturating_duration_since(self.last_heard) < SILENT_AFTER;
+        let active = self.watched || now.saturating_duration_since(self.last_heard) < SILENT_AFTER;
         if !self.connected || active == self.active {
             return None;
         }
         self.active = active;
         Some(active)
+    }
+
+    /// When it will be silent unless it is heard before.
+    pub(crate) fn silent_at(&self) -> Option<Instant> {
+        (self.connected && self.active && !self.watched).then(|| self.last_heard + SILENT_AFTER)
     }
 
     /// Whether transport-wide feedback is due.

@@ -39,7 +39,7 @@ impl Conference {
     /// One decrypted, authenticated RTCP compound of an endpoint.
     pub fn handle_rtcp(&mut self, now: Instant, key: EndpointKey, bytes: &[u8], egress: &mut impl Egress) {
         let Some(place) = self.places.get(&key).copied() else { return };
-        self.endpoints[index_of(place)].heard(now);
+        self.heard(now, place);
         for part in Compound::new(bytes) {
             match part {
                 Rtcp::SenderReport { info, blocks } => {

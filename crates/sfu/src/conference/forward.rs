@@ -60,10 +60,9 @@ impl Conference {
             return;
         };
         let since_start = self.since_start(now);
-        let endpoint = &mut self.endpoints[index_of(place)];
         self.counters.received += 1;
-        endpoint.heard(now);
-        endpoint.has_sent = true;
+        self.heard(now, place);
+        self.endpoints[index_of(place)].has_sent = true;
         self.flows(now);
         let endpoint = &mut self.endpoints[index_of(place)];
         if let Some(number) = packet.extension(id_of(Extension::TransportCc)).and_then(parse_transport_cc) {

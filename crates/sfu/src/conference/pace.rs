@@ -49,6 +49,7 @@ impl Conference {
         for (place, endpoint) in self.endpoints.iter_mut().filter(|(_, endpoint)| endpoint.connected) {
             let (ideal, allocated) = (endpoint.ideal_bps, endpoint.allocated_bps);
             endpoint.needs_allocation |= endpoint.path.on_tick(now, ideal, allocated, is_flowing);
+            self.allocation_due |= endpoint.needs_allocation;
             longest = longest.max(endpoint.path.round_trip());
             let probing = endpoint.path.estimator.is_probing();
             if probing && !std::mem::replace(&mut endpoint.path.is_waiting, true) {

@@ -24,14 +24,18 @@ impl Conference {
         for (_, endpoint) in &mut self.endpoints {
             endpoint.needs_allocation = true;
         }
+        self.allocation_due = true;
         self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK / 2));
     }
 
     /// Decides anew for everybody who needs it, or for as many as one tick has time for, and tells senders what is wanted of them.
     pub(super) fn allocate_due(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if !std::mem::take(&mut self.allocation_due) {
+            return;
+        }
         let from = self.unallocated.take().unwrap_or(0);
         let due = self.endpoints.iter().filter(|(_, endpoint)| endpoint.needs_allocation && endpoint.connected);
-        let mut due: Vec<usize> = due.map(|(place, _)| place).collect(); // allocates only when there is one
+        let mut due: Vec<usize> = due.map(|(place, _)| place).collect();
         if due.is_empty() {
             return;
         }
@@ -39,6 +43,7 @@ impl Conference {
         due.rotate_left(next);
         let places = (DECISIONS_PER_TICK / self.sources.len().max(1)).max(1);
         self.unallocated = due.get(places).copied();
+        self.allocation_due = self.unallocated.is_some();
         for place in due.into_iter().take(places) {
             self.allocate_for(now, place_of(place), out);
         }

@@ -359,6 +359,24 @@ fn silence_of_eight_seconds_is_told_and_so_is_the_return() {
 }
 
 #[test]
+fn whoever_is_watched_over_is_active_until_it_is_told_when_they_were_last_heard() {
+    let mut room = Room::of(2);
+    (0..2).for_each(|n| room.conference.handle_watched(room.now, EndpointKey(n)));
+    room.wait(60_000);
+    let change = "EndpointConnectivityStatusChangeEvent";
+    assert!(!room.said_to(1).iter().any(|text| text.contains(change)));
+    let five_seconds_ago = room.now.checked_sub(Duration::from_secs(5)).unwrap();
+    room.conference.handle_activity(five_seconds_ago, EndpointKey(0));
+    room.wait(2_900);
+    assert!(!room.said_to(1).iter().any(|text| text.contains(change)));
+    room.wait(700);
+    assert!(room.said_to(1).iter().any(|text| text.contains(change) && text.contains(r#""active":"false""#)));
+    room.conference.handle_watched(room.now, EndpointKey(0));
+    room.wait(600);
+    assert!(room.said_to(1).iter().any(|text| text.contains(change) && text.contains(r#""active":"true""#)));
+}
+
+#[test]
 fn what_is_not_signalled_or_somebody_elses_is_dropped() {
     let mut room = Room::of(3);
     let mut packet = vec![0u8; 40];
