@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use is::stun::{StunMessage, StunPacket};
-use is::{Candidate, DefaultSha1HmacProvider, IceAgent, IceAgentEvent, IceCreds, Protocol, Sha1HmacProvider};
+use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
 use tertulia_model::IceCredentials;
 
-use super::Wire;
+use super::{Responder, Wire};
 
 /// Addresses one peer may use at once.
 const ADDRESSES_MAX: usize = 16;
@@ -22,14 +22,12 @@ const SILENT: Duration = Duration::from_secs(1);
 /// sends us checks or media is there, and asked for ours.
 const CONSENT: Duration = Duration::from_secs(30);
 /// Most time between our own checks (RFC 7675 §5.1 has 5 s). Chromium checks every 2.5 s and expects answers: while somebody does, ours
-/// tell nothing new and are rare …
+/// tell nothing new and are rare: one costs as much as thirty of the peer's. By itself `is` makes no longer interval than 64 s …
 const CHECKS: Duration = Duration::from_secs(3);
-const CHECKS_HEARD: Duration = Duration::from_secs(30);
+const CHECKS_HEARD: Duration = Duration::from_secs(300);
 /// … until nothing has come for so long, well before anybody is called silent, and for so long after the route changed: the peer learns of
 /// that by a check.
-const QUIET: Duration = Duration::from_secs(4);
-/// Bytes of an answer at most: header, XOR-MAPPED-ADDRESS of IPv6, MESSAGE-INTEGRITY, FINGERPRINT (RFC 8489 §14).
-const ANSWER_MAX: usize = 20 + 24 + 24 + 8;
+pub const QUIET: Duration = Duration::from_secs(4);
 /// How long an unanswered restart is kept.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the agent before a restart still answers.
@@ -53,6 +51,10 @@ pub(super) struct Ice {
     has_consent: bool,
     /// Whether our own checks are rare.
     is_relaxed: bool,
+    /// Whether a [`Responder`] is out, whose holder notices silence: the agent has time.
+    is_lent: bool,
+    /// When the agent last had a turn.
+    turned_at: Instant,
     /// When the agent is to have its next turn.
     agent_at: Option<Instant>,
     /// Remote addresses that passed a check.
@@ -103,6 +105,8 @@ impl Ice {
             routed_at: now,
             has_consent: true,
             is_relaxed: false,
+            is_lent: false,
+            turned_at: now,
             addresses: ArrayVec::new(),
             fresh: Vec::new(),
             left: Vec::new(),
@@ -175,40 +179,28 @@ impl Ice {
     pub(super) fn heard(&mut self, now: Instant, remote: SocketAddr) {
         // A connection and a UDP socket of one peer hardly ever have the same port; then each vouches for the other.
         for known in self.addresses.iter_mut().filter(|known| known.remote == remote) {
-            known.heard = now;
+            known.heard = known.heard.max(now);
             self.has_consent = true;
         }
     }
 
-    /// Answers a check of the selected pair that changes nothing, as browsers send them every 2.5 s; everything else is for
-    /// [`Ice::handle`]. The agent is not told: a turn of it looks at all pairs, and costs ten times what the answer does.
-    pub(super) fn answer(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-        bytes: &[u8],
-        wire: &mut impl Wire,
-    ) -> bool {
-        if !self.is_relaxed || self.second.is_some() || self.route() != Some((local, remote)) {
-            return false;
-        }
-        let Ok(message) = StunMessage::parse(bytes) else { return false };
-        let changes_nothing = message.is_binding_request()
-            && !message.use_candidate() // in a check of the controlled side it is an error
-            && message.ice_controlling().is_none()
-            && self.agent.accepts_message(&message);
-        if !changes_nothing {
-            return false;
-        }
-        let mut answer = [0; ANSWER_MAX];
-        let password = self.agent.local_credentials().pass.as_bytes();
-        let hmac = |key: &[u8], parts: &[&[u8]]| DefaultSha1HmacProvider.sha1_hmac(key, parts);
-        let reply = StunMessage::binding_reply(message.trans_id(), remote);
-        let Ok(len) = reply.to_bytes(Some(password), &mut answer, hmac) else { return false };
-        wire.datagram(local, remote, &answer[..len]);
-        self.heard(now, remote);
-        true
+    /// What answers checks of the selected pair while that is all that they ask for: while our own are rare, and during no restart.
+    pub(super) fn lend(&mut self) -> Option<Responder> {
+        let route = self.route().filter(|_| self.is_relaxed && self.second.is_none())?;
+        let responder = Responder::new(
+            self.last_heard()?,
+            route,
+            self.agent.local_credentials(),
+            self.agent.remote_credentials()?,
+        )?;
+        self.is_lent = true;
+        Some(responder)
+    }
+
+    /// Learns what a responder heard. It is not used any more.
+    pub(super) fn take_back(&mut self, responder: &Responder) {
+        self.is_lent = false;
+        self.heard(responder.heard(), responder.remote());
     }
 
     pub(super) fn handle(
@@ -287,6 +279,9 @@ impl Ice {
     }
 
     pub(super) fn next_timeout(&mut self) -> Option<Instant> {
+        if self.is_lent {
+            return Some(self.turned_at + CHECKS_HEARD);
+        }
         let second = self.second.as_mut().and_then(|(agent, until)| Some(agent.poll_timeout()?.min(*until)));
         let patience = if self.is_relaxed { QUIET } else { CONSENT };
         let silence = self.last_heard().map(|at| at + patience).filter(|_| self.has_consent);
@@ -306,6 +301,7 @@ impl Ice {
 
     /// One turn of each agent: timers, then events, then what it sends. Whether it sent something.
     fn turn(&mut self, now: Instant, wire: &mut impl Wire) -> bool {
+        self.turned_at = now;
         self.pace_checks(now);
         self.agent.handle_timeout(now);
         while let Some(event) = self.agent.poll_event() {

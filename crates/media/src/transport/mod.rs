@@ -6,6 +6,7 @@
 mod channel;
 mod dcep;
 mod ice;
+mod responder;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -22,7 +23,8 @@ use channel::{DataChannel, Heard};
 use ice::Ice;
 
 pub use dcep::Dcep;
-pub use ice::{is_stream, stream_local, username_of};
+pub use ice::{QUIET, is_stream, stream_local, username_of};
+pub use responder::Responder;
 
 /// Handshake datagrams that wait for a nominated address; a flight has at most four.
 const HELD_MAX: usize = 8;
@@ -147,7 +149,7 @@ impl Transport {
         self.srtp.is_some() && self.ice.route().is_some() && !self.ended
     }
 
-    /// When something authentic last came, on any address.
+    /// When something authentic last came, on any address, a responder's that is out aside.
     pub fn last_heard(&self) -> Option<Instant> {
         self.ice.last_heard()
     }
@@ -201,16 +203,15 @@ impl Transport {
         self.settle(now, wire, events);
     }
 
-    /// Answers a STUN datagram that changes nothing. `false` when it is for [`Transport::handle_stun`].
-    pub fn answer_check(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-        bytes: &[u8],
-        wire: &mut impl Wire,
-    ) -> bool {
-        self.ice.answer(now, local, remote, bytes, wire)
+    /// What answers checks that change nothing from now on, if there may be such. Its holder tries it first, and gives it back before it asks
+    /// the transport for anything but packets to be opened and sealed: at the latest when it has heard nothing for [`QUIET`].
+    pub fn lend(&mut self) -> Option<Responder> {
+        self.ice.lend()
+    }
+
+    /// Takes back what [`Transport::lend`] gave out.
+    pub fn take_back(&mut self, responder: &Responder) {
+        self.ice.take_back(responder);
     }
 
     /// A connection of this transport is over.
@@ -294,7 +295,7 @@ impl Transport {
         self.on_channel_timeout(now, wire, events);
     }
 
-    /// When [`Transport::on_timeout`] next has work to do.
+    /// When [`Transport::on_timeout`] next has work to do, while a responder is out beside what its holder knows.
     pub fn next_timeout(&mut self) -> Option<Instant> {
         let channel_at = self.channel.as_ref().and_then(|channel| channel.next_timeout());
         let secure = self.dtls_at.into_iter().chain(channel_at).min().filter(|_| !self.ended);

@@ -125,7 +125,7 @@ impl Pair {
         let bridge_at: SocketAddr = BRIDGE.parse().unwrap();
         if to == bridge_at {
             match bytes[0] {
-                0..=3 if self.bridge.answer_check(now, to, from, bytes, net) => self.answered_alone += 1,
+                0..=3 if self.answers_alone(from, bytes, net) => self.answered_alone += 1,
                 0..=3 => self.bridge.handle_stun(now, to, from, bytes, net, &mut self.bridge_events),
                 _ => self.bridge.handle_dtls(now, bytes, net, &mut self.bridge_events),
             }
@@ -137,6 +137,14 @@ impl Pair {
                 _ => self.client.handle_dtls(now, bytes, net, &mut self.client_events),
             }
         }
+    }
+
+    /// Whether the bridge's responder, if it lends one now, answers a datagram.
+    fn answers_alone(&mut self, from: SocketAddr, bytes: &[u8], net: &mut Net) -> bool {
+        let Some(mut responder) = self.bridge.lend() else { return false };
+        let is_answered = responder.answer(self.now, BRIDGE.parse().unwrap(), from, bytes, net);
+        self.bridge.take_back(&responder);
+        is_answered
     }
 
     fn act(&mut self, act: impl FnOnce(&mut Self, &mut Net)) {

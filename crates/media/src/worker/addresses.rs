@@ -29,8 +29,8 @@ impl Worker {
 
     /// An address belongs to the first who proved it, until they are silent.
     pub(super) fn learn_address(&mut self, now: Instant, slot: usize, address: SocketAddr) {
-        let owner = self.by_address.get(&address).and_then(|owner| self.slots.get(*owner));
-        if owner.is_some_and(|owner| now.saturating_duration_since(owner.last_heard) < Duration::from_secs(8)) {
+        let heard = self.by_address.get(&address).and_then(|owner| self.last_heard(*owner));
+        if heard.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(8)) {
             return;
         }
         if !self.slots.contains(slot) {

@@ -207,6 +207,7 @@ impl Worker {
 
     fn restart_ice(&mut self, now: Instant, conference: ConferenceId, id: &EndpointId) {
         let Some(slot) = self.slot_of(conference, id) else { return };
+        self.call_back(slot);
         let ice = ice_credentials_of(self.settings.index);
         let endpoint = &mut self.slots[slot];
         let Some(channel) = endpoint.channel_address.clone() else { return };

@@ -38,6 +38,17 @@ pub(super) struct Endpoint {
     pub(super) last_heard: Instant,
     pub(super) timer: TimerId,
     told_sfu: Instant,
+    /// Whether the sfu was told last that it is watched over.
+    watched: bool,
+}
+
+/// What the sfu has not been told of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Something authentic last came at this time, and nobody watches.
+    Heard(Instant),
+    /// Its silence will be noticed and told.
+    Watched,
 }
 
 impl Endpoint {
@@ -64,6 +75,7 @@ impl Endpoint {
             last_heard: now,
             timer,
             told_sfu: now,
+            watched: false,
         }
     }
 
@@ -73,10 +85,10 @@ impl Endpoint {
         (now >= deadline).then_some(reason)
     }
 
-    /// When something is to be done for it.
+    /// When something is to be done for it. Whoever is watched over is not silent for long without being noticed.
     pub(super) fn next_timeout(&mut self) -> Option<Instant> {
-        let (deadline, _) = self.deadline();
-        Some(self.transport.next_timeout().map_or(deadline, |at| at.min(deadline)))
+        let deadline = (!self.watched).then(|| self.deadline().0);
+        deadline.into_iter().chain(self.transport.next_timeout()).min()
     }
 
     /// A WebSocket opened; returns the one that it replaces.
@@ -109,14 +121,16 @@ impl Endpoint {
         self.told_sfu = now;
     }
 
-    /// Whether something authentic came that the sfu does not know of.
-    pub(super) fn take_activity(&mut self) -> bool {
-        let heard = self.transport.last_heard().filter(|at| *at > self.told_sfu);
-        if let Some(at) = heard {
-            self.told_sfu = at;
-            self.last_heard = self.last_heard.max(at);
+    /// What the sfu does not know yet, given whether the endpoint is watched over from now on.
+    pub(super) fn take_news(&mut self, watched: bool) -> Option<News> {
+        self.last_heard = self.transport.last_heard().map_or(self.last_heard, |at| at.max(self.last_heard));
+        let was_watched = std::mem::replace(&mut self.watched, watched);
+        if watched {
+            return (!was_watched).then_some(News::Watched);
         }
-        heard.is_some()
+        let is_news = was_watched || self.last_heard > self.told_sfu;
+        self.told_sfu = self.last_heard;
+        is_news.then_some(News::Heard(self.last_heard))
     }
 
     fn deadline(&self) -> (Instant, ExpireReason) {

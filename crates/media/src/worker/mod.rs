@@ -11,6 +11,7 @@ mod endpoint;
 mod links;
 mod span;
 mod timers;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -40,6 +41,7 @@ use links::{Incoming, Links};
 pub use links::{Link, Peer};
 pub use tertulia_sfu::Shard;
 use timers::{Timer, TimerId, Timers};
+use watch::Watch;
 
 /// A worker that nothing but checks of connections came to for so long has time.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -97,6 +99,7 @@ pub struct Worker {
     by_stream: FxHashMap<SocketAddr, usize>,
     by_ufrag: FxHashMap<String, usize>,
     timers: Timers,
+    watch: Watch,
     links: Links,
     incoming: Incoming,
     batch: Batch,
@@ -108,6 +111,7 @@ pub struct Worker {
     busy_at: Option<Instant>,
     events: Vec<Event>,
     outputs: Vec<Output>,
+    silent: Vec<usize>,
 }
 
 impl Worker {
@@ -124,6 +128,7 @@ impl Worker {
             by_stream: FxHashMap::default(),
             by_ufrag: FxHashMap::default(),
             timers: Timers::default(),
+            watch: Watch::default(),
             links: Links::default(),
             incoming: Incoming::default(),
             batch: Batch::default(),
@@ -132,6 +137,7 @@ impl Worker {
             busy_at: None,
             events: Vec::new(),
             outputs: Vec::new(),
+            silent: Vec::new(),
         }
     }
 
@@ -159,7 +165,7 @@ impl Worker {
 
     /// When [`Worker::on_timeout`] next has work to do.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.watch.next_timeout()).min()
     }
 
     /// Takes one datagram, which it may change in place. What follows from it leaves at the end of the turn at the latest: see
@@ -251,33 +257,6 @@ impl Worker {
         });
     }
 
-    /// Most of what an idle worker does: answers a check that changes nothing. Neither the endpoint's timer nor the conference's turn is
-    /// touched, because neither would do anything. `false` when the check is not of that kind.
-    fn answer_check(
-        &mut self,
-        now: Instant,
-        slot: Option<usize>,
-        local: SocketAddr,
-        remote: SocketAddr,
-        bytes: &[u8],
-        flush: &mut dyn Flush,
-    ) -> bool {
-        let Some((slot, endpoint)) = slot.and_then(|slot| Some((slot, self.slots.get(slot)?))) else { return false };
-        let mut is_answered = false;
-        self.guarded(endpoint.conference, |Self { slots, rooms, batch, .. }| {
-            let Some(endpoint) = slots.get_mut(slot) else { return };
-            let mut wire = BatchWire { slot, batch, flush };
-            is_answered = endpoint.transport.answer_check(now, local, remote, bytes, &mut wire);
-            if is_answered
-                && endpoint.take_activity()
-                && let Some(room) = rooms.get_mut(&endpoint.conference)
-            {
-                room.sfu.handle_activity(now, key_of(slot));
-            }
-        });
-        is_answered
-    }
-
     /// Ends a turn: what its datagrams gave rise to is sent, many at a time. [`Worker::handle_command`] and [`Worker::on_timeout`] end one
     /// by themselves.
     pub fn finish_turn(&mut self, now: Instant, flush: &mut dyn Flush) {
@@ -300,6 +279,7 @@ impl Worker {
                 }),
             }
         }
+        self.look_for_silence(now, flush);
         self.finish_turn(now, flush);
     }
 
@@ -380,6 +360,7 @@ impl Worker {
         flush: &mut dyn Flush,
         run: impl FnOnce(&mut Endpoint, &mut BatchWire<'_>, &mut Vec<Event>),
     ) {
+        self.call_back(slot);
         let Some(endpoint) = self.slots.get_mut(slot) else { return };
         let mut events = std::mem::take(&mut self.events);
         run(endpoint, &mut BatchWire { slot, batch: &mut self.batch, flush }, &mut events);
@@ -446,6 +427,7 @@ impl Worker {
     }
 
     fn endpoint_timeout(&mut self, now: Instant, slot: usize, flush: &mut dyn Flush) {
+        self.call_back(slot);
         let Some(endpoint) = self.slots.get(slot) else { return };
         let conference = endpoint.conference;
         let overdue = endpoint.overdue(now);
@@ -492,6 +474,7 @@ impl Worker {
 
     fn forget(&mut self, slot: usize, endpoint: &Endpoint) {
         self.timers.remove(endpoint.timer);
+        self.watch.take(slot);
         for ufrag in &endpoint.ufrags {
             self.by_ufrag.remove(ufrag);
         }
@@ -552,30 +535,20 @@ impl Worker {
         self.outputs = out;
     }
 
-    fn reschedule(&mut self, now: Instant, slot: usize) {
-        let Some(endpoint) = self.slots.get_mut(slot) else { return };
-        let conference = endpoint.conference;
-        let heard = endpoint.take_activity();
-        let next = endpoint.next_timeout();
-        self.timers.schedule(endpoint.timer, next);
-        if let Some(room) = self.rooms.get_mut(&conference) {
-            if heard {
-                room.sfu.handle_activity(now, key_of(slot));
-            }
-            room.touch(conference, &mut self.touched);
-        }
-    }
-
     /// A defect of ours may cost the conference that met it, never the worker.
     fn guarded(&mut self, conference: ConferenceId, run: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
-            self.counters.panics += 1;
-            error!(%conference, "a defect ended a conference");
-            let events = self.rooms.get(&conference).map(|room| Arc::clone(&room.events));
-            self.expire_conference(conference);
-            if let Some(events) = events {
-                events.event(BridgeEvent::Lost);
-            }
+            self.lose(conference);
+        }
+    }
+
+    fn lose(&mut self, conference: ConferenceId) {
+        self.counters.panics += 1;
+        error!(%conference, "a defect ended a conference");
+        let events = self.rooms.get(&conference).map(|room| Arc::clone(&room.events));
+        self.expire_conference(conference);
+        if let Some(events) = events {
+            events.event(BridgeEvent::Lost);
         }
     }
 }

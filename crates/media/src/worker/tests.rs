@@ -34,28 +34,30 @@ impl Wire for Sent {
     }
 }
 
-struct Client {
+pub(super) struct Client {
     id: EndpointId,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     transport: Transport,
     events: Vec<Event>,
     received: Vec<Vec<u8>>,
 }
 
-struct World {
-    now: Instant,
-    worker: Worker,
-    clients: Vec<Client>,
+pub(super) struct World {
+    pub(super) now: Instant,
+    pub(super) worker: Worker,
+    pub(super) clients: Vec<Client>,
     log: Arc<Log>,
     identity: Identity,
+    /// Checks that the worker sent.
+    pub(super) asked: usize,
 }
 
 const LOCAL: &str = "10.0.0.1:10000";
-const ROOM: ConferenceId = ConferenceId(7);
+pub(super) const ROOM: ConferenceId = ConferenceId(7);
 const FULL: Capabilities = Capabilities::USUAL;
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let identity = Identity::generate().unwrap();
         let settings = Settings {
             locals: vec![LOCAL.parse().unwrap()],
@@ -69,16 +71,16 @@ impl World {
         let now = Instant::now();
         let events: Arc<dyn EventSink> = Arc::clone(&log) as Arc<dyn EventSink>;
         worker.handle_command(now, Command::Open { conference: ROOM, events }, &mut Sent::default());
-        Self { now, worker, clients: Vec::new(), log, identity }
+        Self { now, worker, clients: Vec::new(), log, identity, asked: 0 }
     }
 
-    fn request(&mut self, request: BridgeRequest) -> Sent {
+    pub(super) fn request(&mut self, request: BridgeRequest) -> Sent {
         let mut sent = Sent::default();
         self.worker.handle_command(self.now, Command::Request { conference: ROOM, request }, &mut sent);
         sent
     }
 
-    fn join(&mut self, name: &str) {
+    pub(super) fn join(&mut self, name: &str) {
         let id = EndpointId::parse(name).unwrap();
         self.request(BridgeRequest::Allocate { endpoint: id.clone(), capabilities: FULL });
         let allocated = self.log.0.lock().unwrap().iter().rev().find_map(|event| match event {
@@ -125,6 +127,7 @@ impl World {
                 self.worker.handle_datagram(self.now, to, from, &mut bytes, &mut next);
                 self.worker.finish_turn(self.now, &mut next);
             } else if let Some(client) = self.clients.iter_mut().find(|client| client.address == to) {
+                self.asked += usize::from(bytes.starts_with(&[0, 1]));
                 match bytes[0] {
                     0..=3 => client.transport.handle_stun(self.now, to, from, &bytes, &mut next, &mut client.events),
                     20..=63 => client.transport.handle_dtls(self.now, &bytes, &mut next, &mut client.events),
@@ -139,7 +142,7 @@ impl World {
         }
     }
 
-    fn run(&mut self, ms: u64) {
+    pub(super) fn run(&mut self, ms: u64) {
         for _ in 0..ms / 10 {
             self.now += Duration::from_millis(10);
             let mut sent = Sent::default();
