@@ -28,6 +28,8 @@ const CHECKS_HEARD: Duration = Duration::from_secs(300);
 /// … until nothing has come for so long, well before anybody is called silent, and for so long after the route changed: the peer learns of
 /// that by a check.
 pub const QUIET: Duration = Duration::from_secs(4);
+/// How a check begins (RFC 8489 §5).
+const BINDING_REQUEST: [u8; 2] = [0, 1];
 /// How long an unanswered restart is kept.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the agent before a restart still answers.
@@ -51,6 +53,8 @@ pub(super) struct Ice {
     has_consent: bool,
     /// Whether our own checks are rare.
     is_relaxed: bool,
+    /// The first of our checks of the route that have not been answered.
+    asked_at: Option<Instant>,
     /// Whether a [`Responder`] is out, whose holder notices silence: the agent has time.
     is_lent: bool,
     /// When the agent last had a turn.
@@ -105,6 +109,7 @@ impl Ice {
             routed_at: now,
             has_consent: true,
             is_relaxed: false,
+            asked_at: None,
             is_lent: false,
             turned_at: now,
             addresses: ArrayVec::new(),
@@ -227,8 +232,10 @@ impl Ice {
                 continue;
             }
             let Ok(message) = StunMessage::parse(bytes) else { return };
+            let is_answer = message.is_successful_binding_response();
             let packet = StunPacket { proto: protocol, source: remote, destination: local, message };
             if agent.handle_packet(now, packet) {
+                self.asked_at.take_if(|_| is_answer);
                 self.heard(now, remote);
                 break;
             }
@@ -295,7 +302,10 @@ impl Ice {
         }
         let is_over = |at: Instant| now.saturating_duration_since(at) >= QUIET;
         let is_heard = self.last_heard().is_some_and(|at| !is_over(at));
-        self.is_relaxed = self.route.is_some() && is_over(self.routed_at) && self.second.is_none() && is_heard;
+        // Some browsers check us and do not answer. Then `is` keeps the pair only as long as it sees the peer's checks.
+        let is_answered = !self.asked_at.is_some_and(is_over);
+        let is_settled = self.route.is_some() && is_over(self.routed_at) && self.second.is_none();
+        self.is_relaxed = is_settled && is_heard && is_answered;
         self.agent.set_max_stun_rto(if self.is_relaxed { CHECKS_HEARD } else { CHECKS });
     }
 
@@ -309,7 +319,10 @@ impl Ice {
                 self.go_by(now, route);
             }
         }
-        let mut sent = send_all(&mut self.agent, wire);
+        let (mut sent, asked) = send_all(&mut self.agent, self.route, wire);
+        if asked {
+            self.asked_at.get_or_insert(now);
+        }
         self.agent_at = self.agent.poll_timeout();
         let Some((mut second, mut until)) = self.second.take() else { return sent };
         second.handle_timeout(now);
@@ -317,7 +330,7 @@ impl Ice {
         while let Some(event) = second.poll_event() {
             nominated = self.note(now, &event).or(nominated);
         }
-        sent |= send_all(&mut second, wire);
+        sent |= send_all(&mut second, None, wire).0;
         if let Some(route) = nominated.filter(|_| self.restarting) {
             // The new agent takes over; the old one answers a little longer.
             std::mem::swap(&mut self.agent, &mut *second);
@@ -412,13 +425,16 @@ fn agent(now: Instant, controlling: bool, credentials: IceCredentials, locals: &
     agent
 }
 
-fn send_all(agent: &mut IceAgent, wire: &mut impl Wire) -> bool {
-    let mut sent = false;
+/// Sends what an agent has to send. Whether there was anything, and whether a check of this route was among it.
+fn send_all(agent: &mut IceAgent, route: Option<(SocketAddr, SocketAddr)>, wire: &mut impl Wire) -> (bool, bool) {
+    let (mut sent, mut asked) = (false, false);
     while let Some(transmit) = agent.poll_transmit() {
         wire.datagram(transmit.source, transmit.destination, &transmit.contents);
         sent = true;
+        asked |=
+            route == Some((transmit.source, transmit.destination)) && transmit.contents.starts_with(&BINDING_REQUEST);
     }
-    sent
+    (sent, asked)
 }
 
 /// The local user fragment that a binding request is meant for: the USERNAME up to the colon (RFC 8445 §7.2.2).

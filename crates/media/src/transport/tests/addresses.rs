@@ -296,6 +296,26 @@ fn who_checks_us_is_seldom_checked_and_who_does_not_is_asked_before_it_seems_sil
 }
 
 #[test]
+fn who_checks_us_and_does_not_answer_keeps_the_pair() {
+    let mut pair = Pair::connected();
+    pair.run(Duration::from_secs(60));
+    assert!(pair.bridge.lend().is_some_and(|responder| {
+        pair.bridge.take_back(&responder);
+        true
+    }));
+    pair.ignores_checks = true;
+    let client = CLIENT.parse().unwrap();
+    for minute in 0..120 {
+        pair.run(Duration::from_secs(60));
+        assert!(pair.bridge.ice.agent.has_viable_remote_candidate(client), "after {minute} minutes");
+    }
+    assert!(pair.bridge.lend().is_none(), "the agent has to see the peer's checks");
+    pair.ignores_checks = false;
+    pair.run(Duration::from_secs(60));
+    assert!(pair.bridge.lend().is_some());
+}
+
+#[test]
 fn a_check_that_changes_nothing_is_answered_as_the_agent_would_and_any_other_is_left_to_it() {
     let mut pair = Pair::connected();
     pair.run(Duration::from_secs(10));
