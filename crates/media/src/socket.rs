@@ -1,5 +1,6 @@
 //! Datagrams in and out of the kernel, many a call and many a message: `recvmmsg`, `sendmmsg`, segmentation offload both ways.
 
+mod checks;
 mod receive;
 mod send;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{info, warn};
 
+pub(crate) use checks::for_checks;
 pub(crate) use receive::{RECEIVE_MAX, Receiver};
 pub(crate) use send::{SendCounters, Sender};
 
@@ -22,17 +24,22 @@ const REFUSALS_MAX: u32 = 16;
 
 /// Binds one non-blocking socket.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
+    let socket = unbound(address)?;
     socket.bind(&address.into())?;
     // Best effort: a small buffer loses packets under load, and is no reason not to start.
     let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
     let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
     let socket = UdpSocket::from(socket);
     coalesce(&socket);
+    Ok(socket)
+}
+
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 

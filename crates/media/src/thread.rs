@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::load::Meter;
-use crate::socket::{Classes, Receiver, Segmentation, SendCounters, Sender};
+use crate::socket::{Classes, Receiver, Segmentation, SendCounters, Sender, for_checks};
 use crate::tcp::{Connection, Streams, Wires};
 use crate::worker::{Command, Counters, Peer, Worker};
 
@@ -20,8 +20,11 @@ const INBOX_MAX: usize = 65_536;
 const COMMANDS_PER_TURN: usize = 256;
 /// Reads of one socket before the others are looked at.
 const READS_PER_TURN: usize = 4;
-/// While there are only checks of connections, they wait for each other this long: waking costs more than answering one.
-pub const NAP: Duration = Duration::from_millis(20);
+/// While there are only checks of connections, they wait for each other this long: waking costs more than answering ten.
+pub const NAP: Duration = Duration::from_millis(100);
+/// And this long while anything else would have to wait with them, whether the kernel does not tell them apart, a deadline passes, or a check
+/// is part of setting up a connection.
+const SHORT_NAP: Duration = Duration::from_millis(20);
 
 /// What others tell a thread.
 pub(crate) enum Order {
@@ -109,20 +112,30 @@ pub(crate) fn start(
     std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
         pin_to_core(index);
         let udp = Sender::new(&sockets, &counters, &segmentation);
-        run(worker, &sockets, Wires { udp, streams }, &post.inbox, &post.bell);
+        let checks: io::Result<Vec<_>> =
+            sockets.iter().map(|(local, socket)| Ok((*local, for_checks(socket)?))).collect();
+        let checks = checks.unwrap_or_else(|error| {
+            info!(%error, "the system does not tell checks apart: idle workers wake more often");
+            Vec::new()
+        });
+        run(worker, &sockets, &checks, Wires { udp, streams }, &post.inbox, &post.bell);
     })
 }
 
 fn run(
     mut worker: Worker,
     sockets: &[(SocketAddr, UdpSocket)],
+    checks: &[(SocketAddr, UdpSocket)],
     mut wires: Wires<Sender<'_>>,
     inbox: &Inbox<Order>,
     bell: &OwnedFd,
 ) {
     let mut receiver = Receiver::new();
-    let mut polled: Vec<libc::pollfd> = sockets.iter().map(|(_, socket)| readable(socket.as_raw_fd())).collect();
+    let sources = || checks.iter().chain(sockets);
+    let mut polled: Vec<libc::pollfd> = sources().map(|(_, socket)| readable(socket.as_raw_fd())).collect();
     let streams_at = polled.len();
+    // What comes first may wait: checks, or else everything.
+    let (patient, nap) = if checks.is_empty() { (streams_at, SHORT_NAP) } else { (checks.len(), NAP) };
     polled.push(readable(wires.streams.as_raw_fd()));
     polled.push(readable(bell.as_raw_fd()));
     let mut rests = Instant::now();
@@ -130,7 +143,9 @@ fn run(
     let mut has_more = false;
     loop {
         if !has_more && worker.is_idle(rests) {
-            wait(&mut polled[streams_at..], Some(rests + NAP));
+            let nap = if worker.is_settled() { nap } else { SHORT_NAP };
+            let due = worker.next_timeout().map_or(rests + nap, |at| at.max(rests + SHORT_NAP));
+            wait(&mut polled[patient..], Some(due.min(rests + nap)));
         }
         wait(&mut polled, worker.next_timeout().into_iter().chain(wires.streams.next_timeout()).min());
         let mut now = Instant::now();
@@ -153,7 +168,7 @@ fn run(
             ring(bell);
         }
         has_more = false;
-        for ((local, socket), _) in sockets.iter().zip(&polled).filter(|(_, polled)| polled.revents != 0) {
+        for ((local, socket), _) in sources().zip(&polled).filter(|(_, polled)| polled.revents != 0) {
             has_more |= read(&mut now, *local, socket, &mut worker, &mut receiver, &mut wires);
         }
         if polled[streams_at].revents != 0 || wires.streams.next_timeout().is_some_and(|at| now >= at) {

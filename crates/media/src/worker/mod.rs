@@ -45,6 +45,8 @@ use watch::Watch;
 
 /// A worker that nothing but checks of connections came to for so long has time.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// With more endpoints checks do not wait long: those of a tenth of a second, four hundred, fit into a buffer of the size that systems give.
+const SETTLED_MAX: usize = 10_000;
 
 /// What a worker is told at its start.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +108,8 @@ pub struct Worker {
     /// Conferences that something happened to since the last turn ended.
     touched: Vec<ConferenceId>,
     counters: Counters,
+    /// How many endpoints have been connected.
+    connected: usize,
     reducer: Reducer,
     /// When something came last that should not wait.
     busy_at: Option<Instant>,
@@ -134,6 +138,7 @@ impl Worker {
             batch: Batch::default(),
             touched: Vec::new(),
             counters: Counters::default(),
+            connected: 0,
             busy_at: None,
             events: Vec::new(),
             outputs: Vec::new(),
@@ -161,6 +166,11 @@ impl Worker {
     /// asked for by a command first.
     pub fn is_idle(&self, now: Instant) -> bool {
         self.busy_at.is_none_or(|at| now.saturating_duration_since(at) >= IDLE_AFTER)
+    }
+
+    /// Whether nobody's connection is being set up, of which a check would be a part, and there are not too many of them.
+    pub fn is_settled(&self) -> bool {
+        self.slots.len() == self.connected && self.connected <= SETTLED_MAX
     }
 
     /// When [`Worker::on_timeout`] next has work to do.
@@ -396,7 +406,7 @@ impl Worker {
         };
         *counter += 1;
         let Some(endpoint) = self.slots.get_mut(slot) else { return };
-        endpoint.connected = true;
+        self.connected += usize::from(!std::mem::replace(&mut endpoint.connected, true));
         endpoint.last_heard = now;
         let (conference, id) = (endpoint.conference, endpoint.id.clone());
         let took_ms = now.saturating_duration_since(endpoint.created).as_millis();
@@ -475,6 +485,7 @@ impl Worker {
     fn forget(&mut self, slot: usize, endpoint: &Endpoint) {
         self.timers.remove(endpoint.timer);
         self.watch.take(slot);
+        self.connected -= usize::from(endpoint.connected);
         for ufrag in &endpoint.ufrags {
             self.by_ufrag.remove(ufrag);
         }

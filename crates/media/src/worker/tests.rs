@@ -266,7 +266,14 @@ fn a_worker_with_nothing_but_checks_has_time_and_with_anything_else_it_has_not()
     assert!(!world.worker.is_idle(world.now), "a command came");
     world.join("ana");
     world.run(10_000);
-    assert!(world.worker.is_idle(world.now));
+    assert!(world.worker.is_idle(world.now) && world.worker.is_settled());
+    let late = EndpointId::parse("late").unwrap();
+    world.request(BridgeRequest::Allocate { endpoint: late.clone(), capabilities: FULL });
+    world.run(10_000);
+    assert!(!world.worker.is_settled(), "somebody's checks may come any time");
+    world.request(BridgeRequest::Expire { endpoint: late });
+    world.run(10_000);
+    assert!(world.worker.is_settled());
     let checked = world.worker.counters().datagrams;
     world.run(10_000);
     assert!(world.worker.is_idle(world.now) && world.worker.counters().datagrams > checked);
