@@ -235,8 +235,8 @@ impl Meeting {
         Ok(())
     }
 
-    /// Ends all conferences and puts an echo into the bridge's place. Every client sends it a datagram at this interval, and no check any more:
-    /// there is no way back to the bridge.
+    /// Ends all conferences and puts an echo into the bridge's place. Every client sends it a datagram at this interval, and no check any
+    /// more: there is no way back to the bridge.
     ///
     /// # Errors
     /// When it does not start.

@@ -63,8 +63,8 @@ impl Watch {
 }
 
 impl Worker {
-    /// Most of what an idle worker does: answers a check that changes nothing. It touches the responder and nothing else of whoever asks, neither
-    /// the endpoint nor its timer nor the conference, because nothing of it would change. `false` when the check is not of that kind.
+    /// Most of what an idle worker does: answers a check that changes nothing. Of whoever asks it touches the responder alone: neither the
+    /// endpoint nor its timer nor the conference, because nothing there would change. `false` when the check is not of that kind.
     pub(super) fn answer_check(
         &mut self,
         now: Instant,
