@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use arrayvec::ArrayVec;
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
 use tertulia_model::IceCredentials;
@@ -11,7 +10,7 @@ use tertulia_model::IceCredentials;
 use super::{Responder, Wire};
 
 /// Addresses one peer may use at once.
-const ADDRESSES_MAX: usize = 16;
+pub const ADDRESSES_MAX: usize = 16;
 /// Addresses one agent is shown in its life: `is` remembers every one. Whoever travels further restarts ICE.
 const ADDRESSES_SHOWN_MAX: usize = 256;
 /// Silence after which an address gives way to a new one.
@@ -61,8 +60,8 @@ pub(super) struct Ice {
     turned_at: Instant,
     /// When the agent is to have its next turn.
     agent_at: Option<Instant>,
-    /// Remote addresses that passed a check.
-    pub(super) addresses: ArrayVec<Known, ADDRESSES_MAX>,
+    /// Remote addresses that passed a check, at most [`ADDRESSES_MAX`]. Nearly everybody has one.
+    pub(super) addresses: Vec<Known>,
     /// At most [`ADDRESSES_MAX`] of each.
     fresh: Vec<Known>,
     left: Vec<Known>,
@@ -112,7 +111,7 @@ impl Ice {
             asked_at: None,
             is_lent: false,
             turned_at: now,
-            addresses: ArrayVec::new(),
+            addresses: Vec::new(),
             fresh: Vec::new(),
             left: Vec::new(),
             gone: Vec::new(),
@@ -260,7 +259,7 @@ impl Ice {
             return false;
         }
         let oldest = self.addresses.iter().enumerate().min_by_key(|(_, known)| known.heard).map(|(place, _)| place);
-        if let Some(place) = oldest.filter(|_| self.addresses.is_full())
+        if let Some(place) = oldest.filter(|_| self.addresses.len() >= ADDRESSES_MAX)
             && now.saturating_duration_since(self.addresses[place].heard) >= LEFT
             && self.left.len() < ADDRESSES_MAX
         {
@@ -268,7 +267,7 @@ impl Ice {
             self.gone.retain(|candidate| !is_at(candidate, (left.remote, left.protocol)));
             self.left.push(left);
         }
-        !self.addresses.is_full()
+        self.addresses.len() < ADDRESSES_MAX
     }
 
     pub(super) fn on_timeout(&mut self, now: Instant, wire: &mut impl Wire) {
@@ -356,7 +355,8 @@ impl Ice {
             IceAgentEvent::DiscoveredRecv { source, proto } => {
                 let known = Known { remote: *source, protocol: *proto, heard: now };
                 let is_new = !self.addresses.iter().any(|k| (k.remote, k.protocol) == (known.remote, known.protocol));
-                if is_new && self.addresses.try_push(known).is_ok() {
+                if is_new && self.addresses.len() < ADDRESSES_MAX {
+                    self.addresses.push(known);
                     self.shown += 1;
                     self.fresh.push(known);
                 }

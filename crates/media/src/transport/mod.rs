@@ -23,7 +23,7 @@ use channel::{DataChannel, Heard};
 use ice::Ice;
 
 pub use dcep::Dcep;
-pub use ice::{QUIET, is_stream, stream_local, username_of};
+pub use ice::{ADDRESSES_MAX, QUIET, is_stream, stream_local, username_of};
 pub use responder::Responder;
 
 /// Handshake datagrams that wait for a nominated address; a flight has at most four.

@@ -43,8 +43,7 @@ impl Worker {
         }
         let endpoint = &mut self.slots[slot];
         endpoint.last_heard = now;
-        // The transport lets 16 addresses in, so this has room.
-        let _ = endpoint.addresses.try_push(address);
+        endpoint.learn_address(address);
     }
 
     pub(super) fn unlearn_address(&mut self, slot: usize, address: SocketAddr) {
@@ -60,8 +59,7 @@ impl Worker {
     pub(super) fn learn_stream(&mut self, now: Instant, slot: usize, remote: SocketAddr) {
         let Some(endpoint) = self.slots.get_mut(slot) else { return };
         endpoint.last_heard = now;
-        // The transport lets 16 in, so this has room.
-        if !self.by_stream.contains_key(&remote) && endpoint.streams.try_push(remote).is_ok() {
+        if !self.by_stream.contains_key(&remote) && endpoint.learn_stream(remote) {
             self.by_stream.insert(remote, slot);
         }
     }

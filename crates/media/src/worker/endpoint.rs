@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use tertulia_model::{ChannelAddress, ChannelSink, ConferenceId, EndpointId, ExpireReason};
 
 use super::timers::TimerId;
-use crate::transport::Transport;
+use crate::transport::{ADDRESSES_MAX, Transport};
 
 /// From the client's answer to media.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,9 +27,9 @@ pub(super) struct Endpoint {
     /// Which of the two opened last.
     prefers_data: bool,
     pub(super) channel_address: Option<ChannelAddress>,
-    pub(super) addresses: ArrayVec<SocketAddr, 16>,
-    /// Remote addresses of its connections.
-    pub(super) streams: ArrayVec<SocketAddr, 16>,
+    /// Remote addresses from which its datagrams come, and those of its connections, at most [`ADDRESSES_MAX`] of each. Nearly everybody has one.
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) streams: Vec<SocketAddr>,
     /// Of the current agent, the one before a restart, and the newest restart.
     pub(super) ufrags: ArrayVec<String, 3>,
     pub(super) created: Instant,
@@ -66,8 +66,8 @@ impl Endpoint {
             socket: None,
             prefers_data: false,
             channel_address: None,
-            addresses: ArrayVec::new(),
-            streams: ArrayVec::new(),
+            addresses: Vec::new(),
+            streams: Vec::new(),
             ufrags: ArrayVec::new(),
             created: now,
             answered: None,
@@ -77,6 +77,22 @@ impl Endpoint {
             told_sfu: now,
             watched: false,
         }
+    }
+
+    /// Its datagrams come from this address, too.
+    pub(super) fn learn_address(&mut self, address: SocketAddr) {
+        if self.addresses.len() < ADDRESSES_MAX && !self.addresses.contains(&address) {
+            self.addresses.push(address);
+        }
+    }
+
+    /// It has this connection, too; `false` when it has too many.
+    pub(super) fn learn_stream(&mut self, remote: SocketAddr) -> bool {
+        let has_room = self.streams.len() < ADDRESSES_MAX;
+        if has_room {
+            self.streams.push(remote);
+        }
+        has_room
     }
 
     /// Whether it has been kept for too long, and why.
