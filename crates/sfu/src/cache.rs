@@ -76,7 +76,8 @@ impl Cache {
             self.slots.resize_with(SLOTS_MIN, Kept::default);
         }
         let young = |kept: &Kept| kept.at.is_some_and(|at| now.saturating_duration_since(at) < keep);
-        if self.slots.len() < SLOTS_MAX && young(&self.slots[self.index(packet.number)]) {
+        // Of packets that others are missing between, two may meet in twice as many slots again.
+        while self.slots.len() < SLOTS_MAX && young(&self.slots[self.index(packet.number)]) {
             self.double();
         }
         if self.bytes.is_short(now, keep, packet.payload.len() + packet.descriptor.len()) {
@@ -164,7 +165,7 @@ impl Bytes {
     /// Writes a packet. `None` when it is longer than any.
     fn put(&mut self, payload: &[u8], descriptor: &[u8]) -> Option<Place> {
         let len = payload.len() + descriptor.len();
-        if self.head + len > self.ring.len() {
+        if self.lap == 0 || self.head + len > self.ring.len() {
             self.head = 0;
             self.lap += 1;
         }
@@ -248,6 +249,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_packet_without_a_byte_is_found_too() {
+        let (now, mut cache) = (Instant::now(), Cache::default());
+        cache.insert(now, KEEP, packet(7, b"", b""));
+        assert!(cache.get(7).is_some_and(|found| found.payload.is_empty()));
+        cache.insert(now, KEEP, packet(8, &[1; 900], b""));
+        assert!(cache.get(7).is_some() && cache.get(8).is_some());
+    }
+
+    #[test]
+    fn packets_that_would_share_a_slot_of_twice_as_many_are_both_kept() {
+        let (now, mut cache) = (Instant::now(), Cache::default());
+        [1, 1 + 2 * SLOTS_MIN as u64].into_iter().for_each(|number| cache.insert(now, KEEP, packet(number, &[7], b"")));
+        assert!(cache.get(1).is_some() && cache.get(33).is_some());
     }
 
     #[test]
