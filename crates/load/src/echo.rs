@@ -6,12 +6,11 @@ use std::mem::zeroed;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tertulia_media::NAP;
 
 use crate::fanout::Running;
-use crate::socket::{SLOT_LEN, large_buffers};
+use crate::socket::SLOT_LEN;
 
 /// Name of its thread, by which its CPU time is found.
 pub(crate) const THREAD: &str = "echo";
@@ -23,10 +22,7 @@ const MESSAGES_MAX: usize = 32;
 /// # Errors
 /// When the system gives no socket or no thread.
 pub(crate) fn start() -> io::Result<Running> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    large_buffers(&socket);
-    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-    Running::start(THREAD, socket.local_addr()?, move |stop| run(&socket, stop))
+    Running::start(THREAD, |socket, stop| run(&socket, stop))
 }
 
 fn run(socket: &UdpSocket, stop: &AtomicBool) {
@@ -76,6 +72,7 @@ fn turn(socket: &UdpSocket, buffers: &mut [u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn what_comes_goes_back_to_each_who_sent_it() {

@@ -37,20 +37,20 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Runs something until it is told to stop, on the first core, where the bridge's first worker rests meanwhile.
+    /// Runs something on a socket until it is told to stop, on the first core, where the bridge's first worker rests meanwhile.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub(crate) fn start(
-        name: &str,
-        address: SocketAddr,
-        run: impl FnOnce(&AtomicBool) + Send + 'static,
-    ) -> io::Result<Self> {
+    /// When the system gives no socket or no thread.
+    pub(crate) fn start(name: &str, run: impl FnOnce(UdpSocket, &AtomicBool) + Send + 'static) -> io::Result<Self> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        large_buffers(&socket);
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let address = socket.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             pin_to_core(0);
-            run(&stopped);
+            run(socket, &stopped);
         })?;
         Ok(Self { address, stop, thread })
     }
@@ -68,10 +68,7 @@ impl Running {
 /// # Errors
 /// When the system gives no socket or no thread.
 pub(crate) fn start(orders: FanOut, profile: Profile) -> io::Result<Running> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    large_buffers(&socket);
-    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-    Running::start(THREAD, socket.local_addr()?, move |stop| Turning::new(socket, orders, profile).run(stop))
+    Running::start(THREAD, move |socket, stop| Turning::new(socket, orders, profile).run(stop))
 }
 
 struct Subscriber {

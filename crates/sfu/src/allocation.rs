@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use tertulia_model::{SourceName, VideoType};
 
-use crate::constraints::Constraints;
+use crate::constraints::{Constraints, Limit};
 pub(crate) use history::History;
 use history::{Leeway, Wish};
 pub(crate) use menu::Layer;
@@ -88,7 +88,7 @@ struct Item {
     /// Place in the order in which bandwidth is given.
     place: u64,
     candidate: usize,
-    wish: Wish,
+    limit: Limit,
     on_stage: bool,
     menu: Menu,
     leeway: Leeway,
@@ -109,6 +109,7 @@ impl Item {
 pub(crate) fn allocate(now: Instant, request: &Request<'_>, history: &mut History, out: &mut Allocation) {
     let available_bps = request.constraints.assumed_bandwidth_bps.or(request.available_bps).unwrap_or(u64::MAX);
     let steady_bps = history.steady(now, available_bps);
+    history.read(request.constraints, request.candidates);
     out.clear(request.candidates);
     out.rank(request, history);
     out.admit(now, request, history, (available_bps, steady_bps));
@@ -130,8 +131,7 @@ impl Allocation {
     }
 
     /// Orders what is sent and wanted at all.
-    fn rank(&mut self, request: &Request<'_>, history: &mut History) {
-        history.read(request.constraints, request.candidates);
+    fn rank(&mut self, request: &Request<'_>, history: &History) {
         for (index, candidate) in (0..).zip(request.candidates) {
             let wish = history.wish(request.constraints, candidate.serial);
             if candidate.enabled && candidate.video_type != VideoType::None && !wish.limit.is_off() {
@@ -150,18 +150,17 @@ impl Allocation {
             let index = usize::try_from(*index).unwrap_or(usize::MAX);
             let candidate = &request.candidates[index];
             let wish = history.wish(request.constraints, candidate.serial);
-            let Wish { stage, selected, limit } = wish;
-            let on_stage = stage != Wish::NOWHERE;
-            let group = if on_stage { 0 } else { 1 + u64::from(selected == Wish::NOWHERE) };
+            let (limit, on_stage) = wish.terms();
+            let group = if on_stage { 0 } else { 1 + u64::from(wish.selected == Wish::NOWHERE) };
             let is_camera = u64::from(!candidate.video_type.is_desktop());
             let menu = Menu::of(candidate.layers, limit, candidate.video_type, on_stage);
             self.decisions[index].max_height = limit.max_height;
             self.items.push(Item {
                 place: group << 40 | is_camera << 39 | place,
                 candidate: index,
+                limit,
                 on_stage,
-                leeway: history.leeway(now, (candidate.serial, wish), &menu, candidate.layers, bandwidth),
-                wish,
+                leeway: history.leeway(now, candidate.serial, wish.terms(), &menu, candidate.layers, bandwidth),
                 menu,
                 target: None,
                 cost_bps: 0,
@@ -175,7 +174,7 @@ impl Allocation {
         (self.ideal_bps, self.suspended) = (0, 0);
         for item in &self.items {
             let Candidate { serial, layers, .. } = candidates[item.candidate];
-            history.settle(now, (serial, item.wish), layers, item.leeway, item.target);
+            history.settle(now, serial, (item.limit, item.on_stage), layers, item.leeway, item.target);
             self.decisions[item.candidate].target = item.target;
             if let Some(best) = item.menu.offered.highest() {
                 self.ideal_bps += item.menu.cost(&layers[best]);

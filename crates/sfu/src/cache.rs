@@ -127,7 +127,7 @@ struct Bytes {
     head: usize,
     lap: u32,
     /// How many bytes were written in the time for which they are kept.
-    lately: Lately<8>,
+    lately: Lately<u32, 9>,
 }
 
 impl Bytes {

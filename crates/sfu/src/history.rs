@@ -70,7 +70,7 @@ pub(crate) struct History {
     entries: Vec<Entry>,
     highest: SeqNo,
     /// How many numbers there were in the time for which they are remembered.
-    lately: Lately<2>,
+    lately: Lately<u32, 3>,
 }
 
 impl History {

@@ -1,43 +1,47 @@
-//! How much came lately, of whatever has to be kept for a while.
+//! What there was lately, in parts of time.
 
 use std::time::{Duration, Instant};
 
-/// Counts in parts of the while. It covers the while at least, whenever what comes comes, and one `PARTS`-th more at most.
+/// Something about each of the last `N` parts of time, newest first: the first one goes on.
 #[derive(Debug, Clone)]
-pub(crate) struct Lately<const PARTS: usize> {
+pub(crate) struct Lately<T, const N: usize> {
     /// When the part that goes on began.
     began: Option<Instant>,
-    going_on: u32,
-    /// Those that are over, newest first.
-    over: [u32; PARTS],
+    parts: [T; N],
 }
 
-impl<const PARTS: usize> Default for Lately<PARTS> {
+impl<T: Copy + Default, const N: usize> Default for Lately<T, N> {
     fn default() -> Self {
-        Self { began: None, going_on: 0, over: [0; PARTS] }
+        Self { began: None, parts: [T::default(); N] }
     }
 }
 
-impl<const PARTS: usize> Lately<PARTS> {
-    /// Counts what comes now; how much there was within the last `whole`, this included.
-    pub(crate) fn add(&mut self, now: Instant, whole: Duration, amount: usize) -> usize {
-        let part = whole / u32::try_from(PARTS).unwrap_or(u32::MAX);
-        let began = self.began.get_or_insert(now);
+impl<T: Copy, const N: usize> Lately<T, N> {
+    /// The parts as of now, each so long. Those that began since the last time are `fresh`; the first time that is all of them.
+    pub(crate) fn at(&mut self, now: Instant, part: Duration, fresh: T) -> &mut [T; N] {
+        let began = self.began.get_or_insert_with(|| {
+            self.parts = [fresh; N];
+            now
+        });
         let passed = now.saturating_duration_since(*began);
         if passed >= part {
-            let parts = usize::try_from(passed.as_nanos() / part.as_nanos().max(1)).unwrap_or(usize::MAX);
-            if parts > PARTS {
-                (*began, self.over) = (now, [0; PARTS]);
-            } else {
-                *began += part * u32::try_from(parts).unwrap_or(0);
-                self.over.copy_within(..PARTS - parts, parts);
-                self.over[..parts].fill(0);
-                self.over[parts - 1] = self.going_on;
-            }
-            self.going_on = 0;
+            let passed = u32::try_from(passed.as_nanos() / part.as_nanos().max(1)).unwrap_or(u32::MAX);
+            *began += part * passed;
+            let new = usize::try_from(passed).unwrap_or(N).min(N);
+            self.parts.copy_within(..N - new, new);
+            self.parts[..new].fill(fresh);
         }
-        self.going_on = self.going_on.saturating_add(u32::try_from(amount).unwrap_or(u32::MAX));
-        let all = self.over.iter().fold(self.going_on, |sum, part| sum.saturating_add(*part));
+        &mut self.parts
+    }
+}
+
+impl<const N: usize> Lately<u32, N> {
+    /// Counts what comes now; how much there was within the last `whole`, this included: all of it, whenever it came, and of what was before
+    /// that one part at most, of which there are `N` − 1 in it.
+    pub(crate) fn add(&mut self, now: Instant, whole: Duration, amount: usize) -> usize {
+        let parts = self.at(now, whole / u32::try_from(N - 1).unwrap_or(u32::MAX), 0);
+        parts[0] = parts[0].saturating_add(u32::try_from(amount).unwrap_or(u32::MAX));
+        let all = parts.iter().fold(0u32, |sum, part| sum.saturating_add(*part));
         usize::try_from(all).unwrap_or(usize::MAX)
     }
 }
@@ -52,7 +56,7 @@ mod tests {
         /// All that came within the while is counted, and little of what came before.
         #[test]
         fn the_while_is_covered_and_not_much_more(came in proptest::collection::vec((0..400u64, 1..50usize), 1..200)) {
-            let (start, whole, mut lately) = (Instant::now(), Duration::from_millis(600), Lately::<4>::default());
+            let (start, whole, mut lately) = (Instant::now(), Duration::from_millis(600), Lately::<u32, 5>::default());
             let (mut at, mut all): (u64, Vec<(u64, usize)>) = (0, Vec::new());
             for (wait, amount) in came {
                 at += wait;

@@ -132,13 +132,13 @@ impl Source {
 
     /// The subscription of a receiver.
     pub(crate) fn subscription(&mut self, receiver: u32) -> Option<&mut Subscription> {
-        let place = self.subscriptions.binary_search_by_key(&receiver, |s| s.receiver).ok()?;
-        self.subscriptions.get_mut(place)
+        let at = subscription_at(&self.subscriptions, receiver)?;
+        self.subscriptions.get_mut(at)
     }
 
     /// Whether a receiver gets it at the moment.
     pub(crate) fn is_subscribed(&self, receiver: u32) -> bool {
-        self.subscriptions.binary_search_by_key(&receiver, |s| s.receiver).is_ok()
+        subscription_at(&self.subscriptions, receiver).is_some()
     }
 
     /// Adds one; there must be none of this receiver.
@@ -154,8 +154,8 @@ impl Source {
 
     /// Removes one.
     pub(crate) fn unsubscribe(&mut self, receiver: u32) -> Option<Subscription> {
-        let place = self.subscriptions.binary_search_by_key(&receiver, |s| s.receiver).ok()?;
-        Some(self.subscriptions.remove(place))
+        let at = subscription_at(&self.subscriptions, receiver)?;
+        Some(self.subscriptions.remove(at))
     }
 
     /// Notes a receiver's limit.
@@ -247,6 +247,11 @@ impl Source {
         self.encodings.truncate(ENCODINGS_MAX);
         self.encodings.shrink_to_fit();
     }
+}
+
+/// Where a receiver's subscription is among a source's.
+pub(crate) fn subscription_at(subscriptions: &[Subscription], receiver: u32) -> Option<usize> {
+    subscriptions.binary_search_by_key(&receiver, |s| s.receiver).ok()
 }
 
 /// The larger of two limits, of which −1 is none at all.

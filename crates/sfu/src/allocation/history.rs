@@ -8,6 +8,7 @@ use tertulia_model::SourceName;
 use super::Candidate;
 use super::menu::{Layer, Menu};
 use crate::constraints::{Constraints, Limit};
+use crate::lately::Lately;
 
 /// A source goes up no sooner after its last change: each change of size costs its sender a key frame, and shows.
 const RISE_GAP: Duration = Duration::from_secs(2);
@@ -54,6 +55,9 @@ pub(super) struct Wish {
     pub(super) limit: Limit,
 }
 
+/// Under which limit a source is served, and whether on stage.
+pub(super) type Terms = (Limit, bool);
+
 /// A source with a wish of its own, or with a past.
 #[derive(Debug)]
 struct Known {
@@ -66,8 +70,8 @@ struct Known {
 /// What became of a source while it was wanted.
 #[derive(Debug, Default)]
 struct Served {
-    /// Under which limit it was served last, and whether on stage; `None` when it was not wanted.
-    terms: Option<(Limit, bool)>,
+    /// Under which it was served last; `None` when it was not wanted.
+    terms: Option<Terms>,
     /// Encoding and layer that it got.
     held: Option<(u8, u8)>,
     /// When it was served under new terms last.
@@ -107,7 +111,7 @@ impl Wish {
         }
     }
 
-    fn terms(&self) -> (Limit, bool) {
+    pub(super) fn terms(&self) -> Terms {
         (self.limit, self.stage != Self::NOWHERE)
     }
 }
@@ -146,13 +150,17 @@ impl History {
     }
 
     fn find(&self, serial: u32) -> Option<&Known> {
-        let place = self.known.binary_search_by_key(&serial, |known| known.serial).ok()?;
-        self.known.get(place)
+        self.known.get(self.place(serial).ok()?)
+    }
+
+    /// Where a source is among the known, or would be.
+    fn place(&self, serial: u32) -> Result<usize, usize> {
+        self.known.binary_search_by_key(&serial, |known| known.serial)
     }
 
     /// What is known of a source, from now on at the latest.
     fn note(&mut self, serial: u32) -> &mut Known {
-        let place = self.known.binary_search_by_key(&serial, |known| known.serial).unwrap_or_else(|place| {
+        let place = self.place(serial).unwrap_or_else(|place| {
             self.known.insert(place, Known { serial, wish: None, served: None });
             place
         });
@@ -163,7 +171,8 @@ impl History {
     pub(super) fn leeway(
         &self,
         now: Instant,
-        (serial, wish): (u32, Wish),
+        serial: u32,
+        terms: Terms,
         menu: &Menu,
         layers: &[Layer],
         bandwidth: (u64, u64),
@@ -172,7 +181,7 @@ impl History {
             return Leeway { held: None, ceiling_bps: Some(u64::MAX), is_fresh: true }; // nothing wobbles
         }
         let served = self.find(serial).and_then(|known| known.served.as_ref());
-        let Some(served) = served.filter(|served| served.terms == Some(wish.terms())) else {
+        let Some(served) = served.filter(|served| served.terms == Some(terms)) else {
             // The receiver asked for something else: it does not wait for what it asked.
             let held = served.and_then(|served| served.place(menu, layers));
             return Leeway { held, ceiling_bps: Some(bandwidth.0), is_fresh: true };
@@ -195,7 +204,8 @@ impl History {
     pub(super) fn settle(
         &mut self,
         now: Instant,
-        (serial, wish): (u32, Wish),
+        serial: u32,
+        terms: Terms,
         layers: &[Layer],
         leeway: Leeway,
         target: Option<usize>,
@@ -204,13 +214,13 @@ impl History {
         if leeway.is_fresh {
             served.asked = Some(now);
         }
+        let has_fallen = target < leeway.held && !leeway.is_fresh;
         if target > leeway.held {
             served.rose = Some(now);
-        } else if target < leeway.held && !leeway.is_fresh {
+        } else if has_fallen {
             served.fell = Some(now);
         }
-        let has_fallen = served.fell == Some(now);
-        served.terms = Some(wish.terms());
+        served.terms = Some(terms);
         served.held = target.map(|index| (layers[index].encoding, layers[index].layer));
         if has_fallen && self.fell != Some(now) {
             let counted = if is_within(self.fell, now, FALLS_COUNTED) { self.falls } else { 0 };
@@ -220,7 +230,7 @@ impl History {
 
     /// Notes that a source is not wanted now. Once nothing of the past counts any more, it is forgotten.
     pub(super) fn let_go(&mut self, now: Instant, serial: u32) {
-        let Ok(place) = self.known.binary_search_by_key(&serial, |known| known.serial) else { return };
+        let Ok(place) = self.place(serial) else { return };
         let known = &mut self.known[place];
         if let Some(served) = &mut known.served {
             (served.terms, served.held) = (None, None);
@@ -257,30 +267,15 @@ impl Served {
     }
 }
 
-/// The lowest estimate of the last two seconds and a bit.
+/// The lowest estimate of each part of the last two seconds and a bit.
 #[derive(Debug, Default)]
-struct Steady {
-    /// The lowest of each part, newest first.
-    lowest: [u64; PARTS],
-    part_began: Option<Instant>,
-}
+struct Steady(Lately<u64, PARTS>);
 
 impl Steady {
     fn note(&mut self, now: Instant, bps: u64) -> u64 {
-        let began = *self.part_began.get_or_insert_with(|| {
-            self.lowest = [bps; PARTS];
-            now
-        });
-        let passed = now.saturating_duration_since(began).as_millis() / PART.as_millis();
-        if passed > 0 {
-            let parts = usize::try_from(passed).unwrap_or(PARTS).min(PARTS);
-            self.lowest.copy_within(..PARTS - parts, parts);
-            self.lowest[..parts].fill(bps);
-            let parts = u32::try_from(passed).unwrap_or(u32::MAX);
-            self.part_began = Some(began + PART * parts);
-        }
-        self.lowest[0] = self.lowest[0].min(bps);
-        self.lowest.iter().copied().min().unwrap_or(bps)
+        let lowest = self.0.at(now, PART, bps);
+        lowest[0] = lowest[0].min(bps);
+        lowest.iter().copied().min().unwrap_or(bps)
     }
 }
 
@@ -301,7 +296,7 @@ mod tests {
         for serial in 1..100 {
             let now = start + Duration::from_secs(u64::from(serial));
             let leeway = Leeway { held: None, ceiling_bps: Some(1_000_000), is_fresh: true };
-            history.settle(now, (serial, wish), &layers, leeway, Some(0));
+            history.settle(now, serial, wish.terms(), &layers, leeway, Some(0));
             (1..serial).for_each(|passed| history.let_go(now, passed));
             assert!(history.known.len() <= 3, "{}", history.known.len());
             assert!(history.find(serial).is_some());

@@ -12,7 +12,7 @@ use crate::egress::{Egress, EndpointKey};
 use crate::endpoint::Endpoint;
 use crate::estimate::Turn;
 use crate::keyframe::preemptive_delay;
-use crate::source::Source;
+use crate::source::{Source, subscription_at};
 use crate::subscription::Course;
 
 /// Canonical name of the bridge's own RTCP.
@@ -119,7 +119,7 @@ impl Conference {
         let Self { sources, endpoints, counters, .. } = self;
         let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get_mut(index_of(place))) else { return };
         let Source { encodings, subscriptions, .. } = source;
-        let Ok(at) = subscriptions.binary_search_by_key(&place, |s| s.receiver) else { return };
+        let Some(at) = subscription_at(subscriptions, place) else { return };
         let Some((course, stream)) = subscriptions[at].video() else { return };
         // Without RTX there is no repair: the same number again with other stamps would use up one nonce of SRTP twice.
         let Some(rtx) = stream.rtx_ssrc().filter(|_| endpoint.capabilities.rtx) else { return };
@@ -159,7 +159,7 @@ impl Conference {
         let own = self.feedback.video.0;
         let Self { sources, endpoints, compound, counters, relay, .. } = self;
         let Some((source, endpoint)) = sources.get_mut(index).zip(endpoints.get(index_of(place))) else { return };
-        let Ok(at) = source.subscriptions.binary_search_by_key(&place, |s| s.receiver) else { return };
+        let Some(at) = subscription_at(&source.subscriptions, place) else { return };
         let Some((course, _)) = source.subscriptions[at].video() else { return };
         let Some(aim) = course.current().or(course.aimed()) else { return };
         if course.may_ask_keyframe(now) {

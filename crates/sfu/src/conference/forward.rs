@@ -62,9 +62,9 @@ impl Conference {
         let since_start = self.since_start(now);
         self.counters.received += 1;
         self.heard(now, place);
-        self.endpoints[index_of(place)].has_sent = true;
         self.flows(now);
         let endpoint = &mut self.endpoints[index_of(place)];
+        endpoint.has_sent = true;
         if let Some(number) = packet.extension(id_of(Extension::TransportCc)).and_then(parse_transport_cc) {
             endpoint.recorder.record(number, since_start);
             endpoint.last_ssrc = packet.header.ssrc;

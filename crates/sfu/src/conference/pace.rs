@@ -15,7 +15,7 @@ use crate::channel;
 use crate::egress::{Egress, Output};
 use crate::endpoint::Endpoint;
 use crate::estimate::{ProbeId, Turn};
-use crate::source::Source;
+use crate::source::{Source, subscription_at};
 use crate::stream::Stream;
 use crate::subscription::{Course, Subscription};
 
@@ -77,7 +77,7 @@ impl Conference {
             endpoint.path.queue.pop_front();
             let Some(source) = sources.get_mut(index_of(queued.source)) else { continue };
             let Source { subscriptions, encodings, .. } = source;
-            let Ok(at) = subscriptions.binary_search_by_key(&place, |s| s.receiver) else { continue };
+            let Some(at) = subscription_at(subscriptions, place) else { continue };
             let Some((course, stream)) = subscriptions[at].video() else { continue };
             if stream.ssrc != queued.ssrc {
                 continue;
@@ -132,7 +132,7 @@ impl Conference {
 fn largest_picture(sources: &Slab<Source>, place: u32) -> Option<(usize, usize)> {
     let pictures = sources.iter().filter(|(_, source)| source.kind == MediaKind::Video);
     let subscribed = pictures.filter_map(|(index, source)| {
-        let at = source.subscriptions.binary_search_by_key(&place, |s| s.receiver).ok()?;
+        let at = subscription_at(&source.subscriptions, place)?;
         let Course::Video(course) = &source.subscriptions[at].course else { return None };
         Some((course.current()?, index, at))
     });
