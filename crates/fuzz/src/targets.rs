@@ -337,7 +337,7 @@ pub fn dcep(input: &[u8]) {
     }
 }
 
-/// A worker with a connected client takes any datagrams from it and from strangers, and the client stays connected.
+/// A worker with a connected client takes any datagrams from it and from strangers, and the client stays connected: its checks are answered.
 pub fn datagram(input: &[u8]) {
     thread_local!(static WORLD: RefCell<World> = RefCell::new(World::connected()));
     WORLD.with_borrow_mut(|world| {
@@ -349,6 +349,10 @@ pub fn datagram(input: &[u8]) {
             world.worker.handle_datagram(world.now, world.bridge_at, from, &mut copy, &mut Nowhere);
             world.worker.finish_turn(world.now, &mut Nowhere);
         }
+        let (mut post, mut check) = (Post::default(), world.check.clone());
+        world.worker.handle_datagram(world.now, world.bridge_at, world.client_at, &mut check, &mut post);
+        world.worker.finish_turn(world.now, &mut post);
+        assert!(post.0.iter().any(|(_, to, bytes)| *to == world.client_at && bytes[..2] == BINDING_SUCCESS));
         assert_eq!(world.worker.held().endpoints, 1, "the endpoint is still there");
         assert_eq!(world.worker.counters().panics, 0);
     });
@@ -402,12 +406,18 @@ impl Flush for Nowhere {
     fn flush(&mut self, _: &Batch) {}
 }
 
+/// RFC 8489 §5: the types of a request and of the answer to it.
+const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
+const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
+
 /// A worker and a client that has connected to it.
 struct World {
     now: Instant,
     worker: Worker,
     bridge_at: SocketAddr,
     client_at: SocketAddr,
+    /// The client's last.
+    check: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -460,6 +470,7 @@ impl World {
             RemoteTransport { ice, fingerprint: Some(own.fingerprint(DtlsSetup::Active)), ice_generation: None };
         let request = BridgeRequest::SetTransport { endpoint, transport: remote };
         worker.handle_command(now, Command::Request { conference, request }, &mut post);
+        let mut check = Vec::new();
         // Long enough that checks are answered without a turn of the agent.
         for _ in 0..600 {
             now += Duration::from_millis(10);
@@ -467,6 +478,9 @@ impl World {
             client.on_timeout(now, &mut post, &mut events);
             for (from, to, mut bytes) in std::mem::take(&mut post.0) {
                 if to == bridge_at {
+                    if bytes[..2] == BINDING_REQUEST {
+                        check.clone_from(&bytes);
+                    }
                     worker.handle_datagram(now, to, from, &mut bytes, &mut post);
                 } else if bytes[0] <= 3 {
                     client.handle_stun(now, to, from, &bytes, &mut post, &mut events);
@@ -476,6 +490,6 @@ impl World {
             }
         }
         assert!(client.is_connected());
-        Self { now, worker, bridge_at, client_at }
+        Self { now, worker, bridge_at, client_at, check }
     }
 }
