@@ -6,7 +6,7 @@ use crate::payload::{HEIGHTS, PAYLOAD_MIN, PictureNumbers, Stamp};
 use crate::sources::ENCODINGS;
 
 /// Thirty frames a second.
-const FRAME_INTERVAL: Duration = Duration::from_nanos(33_333_333);
+pub(crate) const FRAME_INTERVAL: Duration = Duration::from_nanos(33_333_333);
 /// Bytes of a frame per encoding: 150 kbit/s, 500 kbit/s, 1.8 Mbit/s.
 const FRAME_LENS: [usize; 3] = [625, 2_083, 7_500];
 /// A key frame is so many times larger: 41 packets at 720p.

@@ -151,7 +151,7 @@ impl Client {
             bridge: spec.bridge,
             transport: Transport::new(now, role, identity, spec.credentials.clone(), &[address]),
             transport_at: None,
-            publisher: Publisher::new(spec.person, spec.camera, spec.voice),
+            publisher: Publisher::new(spec.person, spec.camera, spec.voice, spec.seed),
             streams: FxHashMap::default(),
             recorder: Recorder::default(),
             last_media_ssrc: 0,

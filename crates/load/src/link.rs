@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::random::Random;
+
 /// A pause of this length is to a burst what a datagram is: radios fail for a time. Otherwise all the tries of a handshake would fall into
 /// one burst.
 const BURST_STEP: Duration = Duration::from_millis(5);
@@ -38,7 +40,7 @@ pub(crate) struct Badness {
 #[derive(Debug)]
 pub(crate) struct Link {
     badness: Badness,
-    random: u64,
+    random: Random,
     in_burst: bool,
     last_push: Option<Instant>,
     /// When the bottleneck has sent everything it holds.
@@ -57,7 +59,7 @@ impl Link {
     pub(crate) fn new(badness: Badness, seed: u64) -> Self {
         Self {
             badness,
-            random: seed,
+            random: Random::new(seed),
             in_burst: false,
             last_push: None,
             busy_until: None,
@@ -74,13 +76,13 @@ impl Link {
         let loss = self.badness.loss;
         self.step_burst(now);
         let out = self.through_bottleneck(now, bytes.len()).filter(|_| !self.in_burst);
-        let Some(out) = out.filter(|_| self.dice() >= loss) else {
+        let Some(out) = out.filter(|_| self.random.fraction() >= loss) else {
             self.lost += 1;
             return;
         };
-        let jitter = self.dice() * f64::from(self.badness.jitter_ms);
+        let jitter = self.random.fraction() * f64::from(self.badness.jitter_ms);
         let mut due = out + Duration::from_secs_f64((f64::from(self.badness.delay_ms) + jitter) / 1_000.0);
-        if self.dice() >= self.badness.reordered {
+        if self.random.fraction() >= self.badness.reordered {
             due = due.max(self.last_due.unwrap_or(due));
             self.last_due = Some(due);
         }
@@ -92,7 +94,7 @@ impl Link {
         let Badness { burst_begins, burst_ends, .. } = self.badness;
         let pause = self.last_push.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         for _ in 0..=(pause.as_micros() / BURST_STEP.as_micros()).min(BURST_STEPS_MAX) {
-            let dice = self.dice();
+            let dice = self.random.fraction();
             self.in_burst = if self.in_burst { dice >= burst_ends } else { dice < burst_begins };
         }
     }
@@ -122,15 +124,6 @@ impl Link {
         let out = free + Duration::from_nanos(len as u64 * 8 * 1_000_000_000 / self.badness.rate_bps);
         self.busy_until = Some(out);
         Some(out)
-    }
-
-    /// From 0 up to 1 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
-    fn dice(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

@@ -18,6 +18,7 @@ mod plan;
 mod process;
 mod protocol;
 mod publisher;
+mod random;
 mod record;
 mod scenario;
 mod shard;

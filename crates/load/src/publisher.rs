@@ -7,9 +7,10 @@ use tertulia_media::transport::Transport;
 use tertulia_rtp::packet::{Header, write_header};
 use tertulia_rtp::rtcp::Rtcp;
 
-use crate::camera::{Camera, Picture, Voice};
+use crate::camera::{Camera, FRAME_INTERVAL, Picture, Voice};
 use crate::client::Mode;
 use crate::payload::{self, Stamp};
+use crate::random::Random;
 use crate::sources::{Slot, owner, ssrc};
 use crate::tally::Tally;
 use crate::way::Way;
@@ -31,6 +32,9 @@ const PLAINTEXT_MAX: usize = 1_500;
 /// Camera and microphone of a client.
 pub(crate) struct Publisher {
     person: u32,
+    /// How long it starts after it is told to. As people do, those of a run start independently of each other: where all frames come at
+    /// once, or none ever do, latencies say nothing.
+    phase: Duration,
     camera: Option<Camera>,
     voice: Option<Voice>,
     /// Camera and microphone of the other mode: each way out has numbers of its own, so that neither sees a gap.
@@ -51,10 +55,11 @@ pub(crate) struct WayOut<'a> {
 
 impl Publisher {
     /// One that is silent yet, with a microphone that is spoken into, or not, or without one.
-    pub(crate) fn new(person: u32, camera: bool, voice: Option<bool>) -> Self {
+    pub(crate) fn new(person: u32, camera: bool, voice: Option<bool>, seed: u64) -> Self {
         let equipment = || (camera.then(|| Camera::new(person)), voice.map(Voice::new));
         let (camera, voice) = equipment();
-        Self { person, camera, voice, spare: equipment(), transport_cc: 0 }
+        let phase = FRAME_INTERVAL.mul_f64(Random::new(seed).fraction());
+        Self { person, phase, camera, voice, spare: equipment(), transport_cc: 0 }
     }
 
     /// Leaves out all encodings but one.
@@ -70,9 +75,8 @@ impl Publisher {
 
     /// Starts both, at a moment of its own within the first frame.
     pub(crate) fn start(&mut self, now: Instant) {
-        let phase = Duration::from_micros(u64::from(self.person) * 7_919 % 33_333);
-        self.camera.iter_mut().for_each(|camera| camera.start(now + phase));
-        self.voice.iter_mut().for_each(|voice| voice.start(now + phase));
+        self.camera.iter_mut().for_each(|camera| camera.start(now + self.phase));
+        self.voice.iter_mut().for_each(|voice| voice.start(now + self.phase));
     }
 
     /// Stops both.
