@@ -7,6 +7,10 @@ use tertulia_rtp::codec::{FrameInfo, Layer, LayerMask};
 /// A window is cut into so many buckets.
 const BUCKETS: usize = 5;
 const BUCKET: Duration = Duration::from_millis(200);
+/// Key frames count as if they were spread over some time: one alone is as much as several other frames, and whoever has room for those shall
+/// not lose the layer for it. What is left of them after a bucket, and how many seconds that makes.
+const KEYS_LEFT: f32 = 0.95;
+const KEYS_SPREAD_S: f32 = 4.0;
 /// What has just begun is measured over no less than this: its key frame is as much as several other frames, and one frame says nothing of how
 /// many will come.
 const YOUNG: Duration = Duration::from_millis(400);
@@ -19,6 +23,8 @@ pub(crate) struct Rates {
     own: Vec<Own>,
     bucket: usize,
     since: Option<Instant>,
+    /// The picture that is coming in is one from which decoding can start.
+    in_key: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +34,10 @@ struct Own {
     present: LayerMask,
     /// First packet after a pause.
     began: Instant,
+    /// Key frames left out.
     bytes: [u32; BUCKETS],
+    /// Bytes of key frames that still count.
+    keys: f32,
     frames: [u16; BUCKETS],
 }
 
@@ -46,19 +55,31 @@ impl Rates {
     /// Counts one packet of `bytes` on the wire.
     pub(crate) fn count(&mut self, now: Instant, info: &FrameInfo, bytes: usize) {
         self.turn(now);
+        if info.starts_frame && (info.starts_keyframe || info.layer.spatial() == 0) {
+            self.in_key = info.starts_keyframe;
+        }
         let place = self.own.partition_point(|own| own.layer < info.layer);
         if self.own.get(place).is_none_or(|own| own.layer != info.layer) {
             if self.own.len() >= LAYERS_MAX {
                 return;
             }
             let (bytes, frames) = ([0; BUCKETS], [0; BUCKETS]);
-            self.own.insert(place, Own { layer: info.layer, present: info.present, began: now, bytes, frames });
+            self.own
+                .insert(place, Own { layer: info.layer, present: info.present, began: now, bytes, keys: 0.0, frames });
         }
         let own = &mut self.own[place];
-        if own.sum() == 0 {
+        if own.is_over() {
             own.began = now;
         }
-        own.bytes[self.bucket] = own.bytes[self.bucket].saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if self.in_key {
+            own.keys += bytes as f32;
+        } else {
+            own.bytes[self.bucket] = own.bytes[self.bucket].saturating_add(bytes);
+        }
+        if info.ends_frame && info.layer.spatial() >= info.highest_spatial {
+            self.in_key = false; // not every codec tells where the next one starts
+        }
         if info.starts_frame {
             own.frames[self.bucket] = own.frames[self.bucket].saturating_add(1);
             if !info.starts_keyframe {
@@ -73,17 +94,20 @@ impl Rates {
         let (all, since) = (&self.own, self.since.unwrap_or(now));
         // The window reaches back over the full buckets; what has just begun is measured over its own time.
         let window = BUCKET * (BUCKETS as u32 - 1) + now.saturating_duration_since(since);
-        all.iter().filter(|own| own.sum() > 0).map(move |own| {
+        all.iter().filter(|own| !own.is_over()).map(move |own| {
             let age = now.saturating_duration_since(own.began);
             let window_ms = u64::try_from(window.min(age.max(YOUNG)).as_millis()).unwrap_or(1).max(1);
-            let needed = all.iter().filter(|other| other.present.contains(own.layer));
-            let (bytes, frames) = needed.fold((0u64, 0u64), |(bytes, frames), other| {
-                let same = other.layer.spatial() == own.layer.spatial();
-                (bytes + other.sum(), frames + if same { other.frames.iter().map(|f| u64::from(*f)).sum() } else { 0 })
-            });
+            let needed = all.iter().filter(|other| !other.is_over() && other.present.contains(own.layer));
+            let (mut bytes, mut keys, mut frames) = (0, 0.0, 0);
+            for other in needed {
+                bytes += other.bytes.iter().map(|bytes| u64::from(*bytes)).sum::<u64>();
+                keys += other.keys;
+                frames += if other.layer.spatial() == own.layer.spatial() { other.frame_count() } else { 0 };
+            }
+            let keys_per_s = if age < YOUNG { keys / YOUNG.as_secs_f32() } else { keys / KEYS_SPREAD_S };
             Cost {
                 layer: own.layer,
-                bps: bytes * 8_000 / window_ms,
+                bps: bytes * 8_000 / window_ms + (keys_per_s * 8.0) as u64,
                 frames_per_second: if age < YOUNG {
                     0
                 } else {
@@ -102,6 +126,9 @@ impl Rates {
             return;
         }
         self.since = Some(since + BUCKET * u32::try_from(passed).unwrap_or(u32::MAX));
+        for own in &mut self.own {
+            own.keys *= KEYS_LEFT.powi(i32::try_from(passed).unwrap_or(i32::MAX));
+        }
         for _ in 0..passed.min(BUCKETS) {
             self.bucket = (self.bucket + 1) % BUCKETS;
             for own in &mut self.own {
@@ -112,8 +139,13 @@ impl Rates {
 }
 
 impl Own {
-    fn sum(&self) -> u64 {
-        self.bytes.iter().map(|bytes| u64::from(*bytes)).sum()
+    /// Whether nothing came within the window.
+    fn is_over(&self) -> bool {
+        self.frame_count() == 0 && self.bytes.iter().all(|bytes| *bytes == 0)
+    }
+
+    fn frame_count(&self) -> u64 {
+        self.frames.iter().map(|frames| u64::from(*frames)).sum()
     }
 }
 
@@ -146,6 +178,30 @@ mod tests {
             "{bps:?}"
         );
         assert!((24..=31).contains(&costs[2].frames_per_second), "{costs:?}");
+    }
+
+    #[test]
+    fn a_key_frame_alone_makes_a_layer_little_dearer_and_one_a_second_what_it_is() {
+        let (mut rates, start) = (Rates::default(), Instant::now());
+        let mut highest = |seconds: std::ops::Range<u64>, is_key: fn(u64) -> bool| {
+            let frames = seconds.start * 30..seconds.end * 30;
+            let cost = frames.map(|n| {
+                let now = start + Duration::from_micros(n * 33_333);
+                let key = is_key(n);
+                rates.count(now, &FrameInfo { starts_keyframe: key, ..frame(0) }, if key { 6_000 } else { 1_000 });
+                rates.count(now, &FrameInfo { starts_frame: false, ends_frame: n % 2 == 0, ..frame(0) }, if key { 6_000 } else { 1_000 });
+                rates.costs(now).next().unwrap().bps / 1_000
+            });
+            cost.skip(15).max().unwrap()
+        };
+        let plain = highest(0..5, |n| n == 0);
+        assert!((470..=560).contains(&plain), "{plain}");
+        assert!(highest(5..8, |n| n == 160) <= plain + 30);
+        let often = highest(8..30, |n| n % 30 == 0);
+        assert!((540..=620).contains(&often), "{often}");
+        rates.count(start + Duration::from_secs(40), &FrameInfo { starts_keyframe: true, ..frame(0) }, 12_000);
+        let begun = rates.costs(start + Duration::from_secs(40)).next().unwrap().bps;
+        assert!(begun >= 240_000, "{begun}: what has just begun has nothing else to tell by");
     }
 
     #[test]

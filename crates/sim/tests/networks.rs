@@ -358,3 +358,28 @@ fn one_camera_behind_a_narrow_line_stays_in_the_layer_that_fits_and_the_line_is_
         assert_eq!(sim.violations(), NONE);
     }
 }
+
+/// Whoever rises gets a key frame, six times what the line takes in a frame's time: that is no reason to fall again.
+#[test]
+fn a_layer_that_fits_stays_although_it_begins_with_a_key_frame() {
+    for (rate, height) in [(800_000, 360), (2_500_000, 720)] {
+        for jitter in [0, 4, 8] {
+            let mut sim = Sim::seeded(190 + jitter);
+            let people = join(&mut sim, &["alice", "bob"], Equipment::BROWSER);
+            let bob = people[1];
+            sim.speak(people[0], true);
+            sim.wish(bob, VideoWishes::all_at(720));
+            sim.downlink(bob).rate(rate).queue(millis(300)).delay(millis(25)).jitter(millis(jitter));
+            sim.run_for(secs(15));
+            sim.downlink(bob).take_stats();
+            let from = sim.elapsed();
+            sim.run_for(secs(60));
+            let heights = video(&sim, bob, "alice-v0").heights(from, sim.elapsed());
+            let queue = sim.downlink(bob).take_stats().queue_delay(0.95);
+            println!("{rate} bit/s, jitter {jitter} ms: {heights:?}, queue {queue:?}");
+            assert_eq!(heights, Some((height, height)), "{rate} bit/s, jitter {jitter} ms");
+            assert!(queue < millis(100), "{queue:?} at {rate} bit/s");
+            assert_eq!(sim.violations(), NONE);
+        }
+    }
+}

@@ -222,7 +222,9 @@ impl History {
         }
         served.terms = Some(terms);
         served.held = target.map(|index| (layers[index].encoding, layers[index].layer));
-        if has_fallen && self.fell != Some(now) {
+        // What does not fit from the beginning does not wobble: most often the path turned out not to be as wide as any is taken for at first.
+        let wobbles = has_fallen && !is_within(served.asked, now, OFFER_PATIENCE);
+        if wobbles && self.fell != Some(now) {
             let counted = if is_within(self.fell, now, FALLS_COUNTED) { self.falls } else { 0 };
             (self.fell, self.falls) = (Some(now), (counted + 1).min(FALLS_MAX));
         }

@@ -302,6 +302,15 @@ fn what_never_came_down_rises_with_a_tenth_of_headroom_that_has_been_there_for_a
 }
 
 #[test]
+fn what_did_not_fit_at_first_rises_with_a_tenth_of_headroom_too() {
+    let mut receiver = Receiver::of(1).wishing(tiles(720));
+    assert_eq!(receiver.at(0, Some(2_500)), [Some(8)], "what every path is taken for");
+    assert_eq!(receiver.at(400, Some(600)), [Some(5)]);
+    let rose = (2_000..8_000).step_by(200).find(|ms| receiver.at(*ms, Some(2_250)) == [Some(8)]);
+    assert!((2_400..=3_400).contains(&rose.unwrap()), "{rose:?}");
+}
+
+#[test]
 fn a_suspended_source_comes_back_with_headroom_only() {
     let mut receiver = Receiver::of(2).wishing(tiles(180));
     receiver.at(0, Some(110));

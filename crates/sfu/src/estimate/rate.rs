@@ -26,9 +26,12 @@ const DRAIN_TIMEOUT_US: u64 = 1_500_000;
 const IDLE: f64 = 0.25;
 /// Where to go after draining, of the measured capacity.
 const RETURN: f64 = 0.95;
-/// Below this share of the estimate a sender did not fill the path. Overuse without a queue that stands is then noise, most often a key
-/// frame that passes …
+/// Below this share of the estimate a sender did not fill the path. Overuse is then believed after so long, or once the queue is so deep: a
+/// key frame makes one and passes, and until then what arrives says more of the time before it than of the path.
 const LIMITED: f64 = 0.8;
+const PATIENCE_US: u64 = 150_000;
+const PATIENCE_QUEUE_MS: f64 = 80.0;
+/// Without a queue that stands it is noise …
 const NOISE_QUEUE_MS: f64 = 50.0;
 /// … and costs this, in case it was not, once in so long: if it was not, the queue will stand before.
 const NOISE_DECREASE: f64 = 0.85;
@@ -56,6 +59,15 @@ pub(super) struct DelayRate {
     last_update_us: u64,
     last_decrease_us: Option<u64>,
     drain: Option<Drain>,
+    overuse: Option<Overuse>,
+}
+
+/// The path is overused.
+#[derive(Debug, Clone, Copy)]
+struct Overuse {
+    since_us: u64,
+    /// Whether its sender had not filled it before.
+    is_sudden: bool,
 }
 
 /// The rate is below the capacity until the queue is gone.
@@ -67,7 +79,14 @@ struct Drain {
 
 impl DelayRate {
     pub(super) fn new(bps: f64) -> Self {
-        Self { bps, capacity: Capacity::default(), last_update_us: 0, last_decrease_us: None, drain: None }
+        Self {
+            bps,
+            capacity: Capacity::default(),
+            last_update_us: 0,
+            last_decrease_us: None,
+            drain: None,
+            overuse: None,
+        }
     }
 
     pub(super) fn bps(&self) -> f64 {
@@ -87,6 +106,7 @@ impl DelayRate {
             Usage::Under => {}
             Usage::Normal => self.on_normal(seen),
         }
+        self.overuse.take_if(|_| seen.usage != Usage::Over);
         self.last_update_us = seen.now_us;
     }
 
@@ -98,9 +118,21 @@ impl DelayRate {
     }
 
     fn on_overuse(&mut self, seen: Observation) {
+        let is_sudden = seen.acked_bps.is_some_and(|acked| acked < LIMITED * self.bps);
+        let Overuse { since_us, is_sudden } = *self.overuse.get_or_insert(Overuse { since_us: seen.now_us, is_sudden });
+        if is_sudden && seen.now_us < since_us + PATIENCE_US && seen.queue_ms < PATIENCE_QUEUE_MS {
+            return;
+        }
         let interval_us = seen.rtt_us.clamp(10_000, 200_000);
         let waits = self.last_decrease_us.is_some_and(|at| seen.now_us < at + interval_us);
-        let measured = if seen.queue_ms > NOISE_QUEUE_MS { seen.quick_bps } else { seen.acked_bps };
+        let measured = if seen.queue_ms > NOISE_QUEUE_MS {
+            seen.quick_bps
+        } else if is_sudden {
+            // Half a second says too little of whoever has just begun to send more.
+            seen.acked_bps.into_iter().chain(seen.quick_bps).reduce(f64::max)
+        } else {
+            seen.acked_bps
+        };
         let Some(measured) = measured.or(seen.acked_bps) else {
             // Nothing measured yet: halve, as often as the feedback can tell.
             if !waits {
@@ -238,7 +270,34 @@ mod tests {
             rate.update(seen(second * 1_000_000, Usage::Normal, 100_000.0, 0.0));
         }
         assert_eq!(rate.bps(), 2_500_000.0);
+        // A key frame passes.
+        rate.update(seen(100_000_000, Usage::Over, 100_000.0, 5.0));
+        rate.update(seen(100_100_000, Usage::Over, 100_000.0, 60.0));
+        rate.update(seen(100_200_000, Usage::Normal, 100_000.0, 5.0));
+        assert_eq!(rate.bps(), 2_500_000.0);
         rate.update(seen(101_000_000, Usage::Over, 100_000.0, 5.0));
+        rate.update(seen(101_200_000, Usage::Over, 100_000.0, 5.0));
         assert_eq!(rate.bps(), 2_125_000.0);
+    }
+
+    #[test]
+    fn who_begins_to_send_more_is_judged_by_the_last_moments() {
+        let mut rate = DelayRate::new(800_000.0);
+        let seen = |ms: u64, usage, acked_bps: f64, quick_bps: f64, queue_ms| Observation {
+            now_us: ms * 1_000,
+            usage,
+            acked_bps: Some(acked_bps),
+            quick_bps: Some(quick_bps),
+            queue_ms,
+            rtt_us: 50_000,
+        };
+        rate.update(seen(1_000, Usage::Normal, 240_000.0, 240_000.0, 5.0));
+        rate.update(seen(1_050, Usage::Over, 320_000.0, 470_000.0, 58.0));
+        rate.update(seen(1_200, Usage::Over, 450_000.0, 790_000.0, 20.0));
+        rate.update(seen(1_250, Usage::Normal, 500_000.0, 700_000.0, 5.0));
+        assert!(rate.bps() > 720_000.0, "{}", rate.bps());
+        // A deep queue is not waited for.
+        rate.update(seen(5_000, Usage::Over, 240_000.0, 300_000.0, 120.0));
+        assert!(rate.bps() < 400_000.0, "{}", rate.bps());
     }
 }
