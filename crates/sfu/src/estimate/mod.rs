@@ -6,8 +6,8 @@
 //! delay and loss allow; [`probe`] whether there is more; [`pacer`] when packets leave.
 //!
 //! Deviations from the draft: the depth of a decrease follows the depth of the queue, and the rate comes back once
-//! that is gone; overuse seen by a sender that did not fill the path costs a little and not all; loss is answered by
-//! a bound of its own with a floor.
+//! that is gone; overuse seen by a sender that did not fill the path is given time to pass, and then costs a little
+//! and not all; loss is answered by a bound of its own with a floor.
 
 mod acked;
 mod arrival;
