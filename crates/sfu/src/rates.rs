@@ -187,9 +187,9 @@ mod tests {
             let frames = seconds.start * 30..seconds.end * 30;
             let cost = frames.map(|n| {
                 let now = start + Duration::from_micros(n * 33_333);
-                let key = is_key(n);
-                rates.count(now, &FrameInfo { starts_keyframe: key, ..frame(0) }, if key { 6_000 } else { 1_000 });
-                rates.count(now, &FrameInfo { starts_frame: false, ends_frame: n % 2 == 0, ..frame(0) }, if key { 6_000 } else { 1_000 });
+                let (key, bytes) = if is_key(n) { (true, 6_000) } else { (false, 1_000) };
+                rates.count(now, &FrameInfo { starts_keyframe: key, ..frame(0) }, bytes);
+                rates.count(now, &FrameInfo { starts_frame: false, ends_frame: n % 2 == 0, ..frame(0) }, bytes);
                 rates.costs(now).next().unwrap().bps / 1_000
             });
             cost.skip(15).max().unwrap()
