@@ -18,26 +18,32 @@ impl<T: Copy + Default, const N: usize> Default for Lately<T, N> {
 
 impl<T: Copy, const N: usize> Lately<T, N> {
     /// The parts as of now, each so long. Those that began since the last time are `fresh`; the first time that is all of them.
+    #[inline]
     pub(crate) fn at(&mut self, now: Instant, part: Duration, fresh: T) -> &mut [T; N] {
-        let began = self.began.get_or_insert_with(|| {
+        let began = *self.began.get_or_insert_with(|| {
             self.parts = [fresh; N];
             now
         });
-        let passed = now.saturating_duration_since(*began);
+        let passed = now.saturating_duration_since(began);
         if passed >= part {
             let passed = u32::try_from(passed.as_nanos() / part.as_nanos().max(1)).unwrap_or(u32::MAX);
-            *began += part * passed;
-            let new = usize::try_from(passed).unwrap_or(N).min(N);
-            self.parts.copy_within(..N - new, new);
-            self.parts[..new].fill(fresh);
+            self.began = Some(began + part * passed);
+            self.turn(usize::try_from(passed).unwrap_or(N).min(N), fresh);
         }
         &mut self.parts
+    }
+
+    #[cold] // seldom as packets go
+    fn turn(&mut self, new: usize, fresh: T) {
+        self.parts.copy_within(..N - new, new);
+        self.parts[..new].fill(fresh);
     }
 }
 
 impl<const N: usize> Lately<u32, N> {
     /// Counts what comes now; how much there was within the last `whole`, this included: all of it, whenever it came, and of what was before
     /// that one part at most, of which there are `N` − 1 in it.
+    #[inline] // for each forwarded packet
     pub(crate) fn add(&mut self, now: Instant, whole: Duration, amount: usize) -> usize {
         let parts = self.at(now, whole / u32::try_from(N - 1).unwrap_or(u32::MAX), 0);
         parts[0] = parts[0].saturating_add(u32::try_from(amount).unwrap_or(u32::MAX));

@@ -461,6 +461,7 @@ pub(super) struct Stamps<'a> {
 
 impl<'a> Stamps<'a> {
     /// Stamps for a packet of `bytes` on the wire that leaves now: it is numbered and logged.
+    #[inline]
     #[expect(clippy::too_many_arguments, reason = "one call for each kind of packet, and no state between them")]
     pub(super) fn of(
         now: Instant,
