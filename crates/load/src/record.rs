@@ -85,9 +85,14 @@ impl Record {
         let mut latency = Histogram::default();
         rounds.iter().for_each(|round| latency.add(&round.bridge.seen.tally.latency));
         self.latency("latency", &latency);
-        let mut raw = Histogram::default();
-        rounds.iter().filter_map(|round| round.raw.as_ref()).for_each(|window| raw.add(&window.seen.tally.latency));
+        let through = |pick: fn(&Round) -> Option<&Window>| {
+            let mut all = Histogram::default();
+            rounds.iter().filter_map(pick).for_each(|window| all.add(&window.seen.tally.latency));
+            all
+        };
+        let raw = through(|round| round.raw.as_ref());
         self.latency("latency_raw", &raw);
+        self.latency("latency_seal_send", &through(|round| round.sealed.as_ref()));
         for (name, share) in
             [("latency_added_p50_us", 0.5), ("latency_added_p99_us", 0.99), ("latency_added_p999_us", 0.999)]
         {
