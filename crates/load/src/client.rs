@@ -72,9 +72,8 @@ pub(crate) struct Foreign {
 pub(crate) enum Mode {
     /// Sealed, to the bridge.
     Bridge,
-    /// In the clear, to a fan-out that does nothing else. `sealed` says that what comes back cannot be read, only
-    /// counted.
-    FanOut { to: SocketAddr, sealed: bool },
+    /// In the clear, to a fan-out that does nothing else. What comes back is only counted, and its time of sending read.
+    FanOut { to: SocketAddr },
 }
 
 impl Foreign {
@@ -266,13 +265,13 @@ impl Client {
     }
 
     fn take(&mut self, around: &mut Around<'_>, bytes: &mut [u8]) {
-        if let Mode::FanOut { sealed, .. } = around.mode
+        if matches!(around.mode, Mode::FanOut { .. })
             && matches!(bytes.first(), Some(128..=191))
             && !tertulia_rtp::is_rtcp(bytes)
         {
             around.tally.verified += 1;
             around.tally.bytes += bytes.len() as u64;
-            if let Some(sent) = payload::sent_ns(bytes).filter(|_| !sealed) {
+            if let Some(sent) = payload::sent_ns(bytes) {
                 around.tally.latency.record(around.ns().saturating_sub(sent) / 1_000);
             }
             return;

@@ -15,6 +15,7 @@ use libc::{CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE};
 use rustc_hash::FxHashMap;
 use tertulia_media::srtp::{Outbound, Profile};
 
+use crate::payload::TRAILER_LEN;
 use crate::process::pin_to_core;
 use crate::protocol::FanOut;
 use crate::socket::{SLOT_LEN, large_buffers, name_of};
@@ -182,11 +183,14 @@ fn fan_out(
     for Subscriber { to, outbound, .. } in subscribers.iter_mut().filter(|one| one.slots & first.slot != 0) {
         outbox.push(socket, *to, run.len(), |packet, out| {
             let Taken { at, len, .. } = run[packet];
-            out[..len].copy_from_slice(&buffers[at..at + len]);
-            match outbound {
-                None => len,
-                Some(outbound) => outbound.seal_rtp(out, len).unwrap_or(len),
+            let bytes = &buffers[at..at + len];
+            out[..len].copy_from_slice(bytes);
+            let sealed_len = outbound.as_mut().and_then(|outbound| outbound.seal_rtp(out, len)).unwrap_or(len);
+            // Nobody opens what was sealed: in the place of its tag stands what ends with the time of sending.
+            if let Some((trailer, place)) = bytes.last_chunk::<TRAILER_LEN>().zip(out[..sealed_len].last_chunk_mut()) {
+                *place = *trailer;
             }
+            sealed_len
         });
     }
 }

@@ -231,7 +231,7 @@ impl Meeting {
         });
         self.process.send(&Order::FanOut(FanOut { sealed, run, routes }))?;
         let to = self.until("a fan-out", |meeting| meeting.fan_out.take())?;
-        self.tell(|| shard::Order::Mode(Mode::FanOut { to, sealed }));
+        self.tell(|| shard::Order::Mode(Mode::FanOut { to }));
         Ok(())
     }
 

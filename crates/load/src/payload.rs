@@ -17,7 +17,7 @@ const KEY_HEADER_LEN: usize = 10;
 const OPUS_HEADER: u8 = 0xf8;
 const STAMP_LEN: usize = 20;
 /// The sum, then the time.
-const TRAILER_LEN: usize = 16;
+pub(crate) const TRAILER_LEN: usize = 16;
 /// Smallest payload in which everything has room.
 pub(crate) const PAYLOAD_MIN: usize = DESCRIPTOR_LEN + KEY_HEADER_LEN + STAMP_LEN + TRAILER_LEN;
 const MAGIC: u32 = 0x7e27_011a;

@@ -203,7 +203,7 @@ impl Publisher {
             let len = start + payload(&mut slot[start..PLAINTEXT_MAX]);
             match *mode {
                 Mode::Bridge => transport.seal_rtp(slot, len).map(|(len, _, remote)| (len, remote)),
-                Mode::FanOut { to, .. } => Some((len, to)),
+                Mode::FanOut { to } => Some((len, to)),
             }
         });
     }
