@@ -369,10 +369,11 @@ impl Conference {
 
     /// Runs everything that is due.
     pub fn on_timeout(&mut self, now: Instant, egress: &mut impl Egress, out: &mut Vec<Output>) {
-        if self.next_tick.is_some_and(|at| now >= at) {
+        if let Some(at) = self.next_tick.filter(|at| now >= *at) {
             self.tick(now, egress, out);
             let is_busy = self.is_flowing(now) || self.unallocated.is_some();
-            self.next_tick = (!self.endpoints.is_empty()).then(|| now + if is_busy { TICK } else { IDLE_TICK });
+            let next = if is_busy { next_beat(at, now) } else { now + IDLE_TICK };
+            self.next_tick = (!self.endpoints.is_empty()).then_some(next);
         }
         if self.next_pace.is_some_and(|at| now >= at) {
             self.let_go(now, egress);
@@ -546,6 +547,13 @@ impl Conference {
     fn since_start(&self, now: Instant) -> Duration {
         self.start.map_or(Duration::ZERO, |start| now.saturating_duration_since(start))
     }
+}
+
+/// The next tick after one that was due. It keeps to the beat of its conference: counted from when it came to run, the ticks of all
+/// conferences that one long turn made late would fall together ever after, and each time keep packets of all of them.
+fn next_beat(due: Instant, now: Instant) -> Instant {
+    let late = now.saturating_duration_since(due).as_nanos() % TICK.as_nanos();
+    now + TICK - Duration::from_nanos(u64::try_from(late).unwrap_or(0))
 }
 
 /// Places are indices of a slab and far below 2³².

@@ -91,8 +91,8 @@ impl Conference {
     /// A packet came.
     pub(super) fn flows(&mut self, now: Instant) {
         if self.last_packet.is_none_or(|at| now.saturating_duration_since(at) > Duration::from_millis(400)) {
-            // Media starts flowing: the slow tick is over.
-            self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK));
+            // Media starts flowing: the slow tick is over, and what beat it had together with other conferences.
+            self.next_tick = self.next_tick.map(|_| now + super::TICK);
         }
         self.last_packet = Some(now);
     }

@@ -580,3 +580,22 @@ fn a_key_frame_whose_packets_change_places_starts_a_picture_all_the_same() {
     assert_eq!(sequences.iter().map(|s| s.wrapping_sub(first)).collect::<Vec<_>>(), [0, 1, 2]);
     assert!(room.rtp_to(1)[1].header.marker);
 }
+
+#[test]
+fn conferences_whose_ticks_a_long_turn_made_late_do_not_tick_together_afterwards() {
+    let mut rooms = [Room::of(2), Room::of(2)];
+    let start = rooms[1].now; // of the younger one
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    for (room, ms) in rooms.iter_mut().zip([0, 7]) {
+        room.now = at(ms);
+        room.video(0, 1, 1, Some(180));
+        room.wait(100);
+    }
+    for room in &mut rooms {
+        room.conference.on_timeout(at(250), &mut room.sink, &mut room.out);
+    }
+    let [one, other] = rooms.map(|room| room.conference.next_tick.unwrap());
+    assert!(one > at(250) && other > at(250) && one.max(other) <= at(250) + TICK, "one beat at most");
+    let apart = one.max(other) - one.min(other);
+    assert!(apart == Duration::from_millis(7) || apart == Duration::from_millis(13), "{apart:?}");
+}
