@@ -253,3 +253,6 @@ fn pin_to_core(index: usize) {
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
     }
 }
+
+#[cfg(test)]
+mod tests;
