@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
+use socket2::SockRef;
 use tracing::{info, warn};
 
 use crate::load::Meter;
@@ -22,6 +23,10 @@ const COMMANDS_PER_TURN: usize = 256;
 const READS_PER_TURN: usize = 4;
 /// While there are only checks of connections, they wait for each other this long: waking costs more than answering ten.
 pub const NAP: Duration = Duration::from_millis(100);
+/// Browsers check their connection once in so long.
+const CHECK_INTERVAL: Duration = Duration::from_millis(2_500);
+/// Bytes that a check takes of a socket's buffer, with network cards that give half a page to each packet.
+const CHECK_LEN: usize = 2_304;
 /// And this long while anything else would have to wait with them, whether the kernel does not tell them apart, a deadline passes, or a check
 /// is part of setting up a connection.
 const SHORT_NAP: Duration = Duration::from_millis(20);
@@ -138,12 +143,13 @@ fn run(
     let (patient, nap) = if checks.is_empty() { (streams_at, SHORT_NAP) } else { (checks.len(), NAP) };
     polled.push(readable(wires.streams.as_raw_fd()));
     polled.push(readable(bell.as_raw_fd()));
+    let most = checks.iter().map(|(_, socket)| most_while_napping(socket)).min().unwrap_or(0);
     let mut rests = Instant::now();
     let mut meter = Meter::new(rests);
     let mut has_more = false;
     loop {
         if !has_more && worker.is_idle(rests) {
-            let nap = if worker.is_settled() { nap } else { SHORT_NAP };
+            let nap = if worker.is_settled(most) { nap } else { SHORT_NAP };
             let due = worker.next_timeout().map_or(rests + nap, |at| at.max(rests + SHORT_NAP));
             wait(&mut polled[patient..], Some(due.min(rests + nap)));
         }
@@ -183,6 +189,12 @@ fn run(
             worker.handle_load(rests, share, &mut wires);
         }
     }
+}
+
+/// How many people's checks of one nap a socket's buffer holds, with as many again to spare. With more of them naps are short.
+fn most_while_napping(socket: &UdpSocket) -> usize {
+    let room = SockRef::from(socket).recv_buffer_size().unwrap_or(0) / CHECK_LEN / 2;
+    room * usize::try_from(CHECK_INTERVAL.as_millis() / NAP.as_millis()).unwrap_or(1)
 }
 
 /// Takes what waits on one socket, up to the turn's limit. The clock is read again only under load: a long turn must not make its last

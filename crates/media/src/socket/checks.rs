@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use socket2::SockRef;
 
-use super::{KERNEL_BUFFER, socklen, unbound};
+use super::{KERNEL_BUFFER, coalesce, socklen, unbound};
 
 /// Binds a socket beside one that is bound, and has the kernel (Linux 4.5 or newer) put into it what begins like STUN (RFC 7983 §7).
 ///
@@ -22,8 +22,9 @@ pub(crate) fn for_checks(beside: &UdpSocket) -> io::Result<UdpSocket> {
     socket.bind(&address.into())?;
     // Best effort, as for the first one.
     let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
-    // Its datagrams are not put together: a run that begins with a check may go on with media.
     let socket = UdpSocket::from(socket);
+    // Before the kernel puts neighbours together it asks any socket of the address whether it may, not the one that they come to.
+    coalesce(&socket);
     attach(&socket)?; // or it is closed, and does not get half of everything
     Ok(socket)
 }
@@ -72,6 +73,21 @@ mod tests {
                 let len = sockets[at].recv(&mut buffer).unwrap();
                 assert_eq!(&buffer[..len], bytes);
             }
+        }
+    }
+
+    #[test]
+    fn the_kernel_may_put_datagrams_together_whichever_socket_it_asks() {
+        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let second = for_checks(&first).unwrap();
+        for socket in [first, second] {
+            let (mut on, mut len) = (0 as libc::c_int, socklen::<libc::c_int>());
+            // SAFETY: the descriptor is open, and an int and its length are passed that live until after the call.
+            let done = unsafe {
+                let (value, len) = ((&raw mut on).cast(), &raw mut len);
+                libc::getsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, value, len)
+            };
+            assert_eq!((done, on), (0, 1));
         }
     }
 

@@ -79,6 +79,12 @@ pub(super) struct Known {
     heard: Instant,
 }
 
+impl Known {
+    fn is(&self, (remote, protocol): (SocketAddr, Protocol)) -> bool {
+        (self.remote, self.protocol) == (remote, protocol)
+    }
+}
+
 /// The local address of all connections that come to an address of ours: no UDP socket has port 0.
 pub fn stream_local(ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, 0)
@@ -117,6 +123,12 @@ impl Ice {
             gone: Vec::new(),
             shown: 0,
         }
+    }
+
+    /// Makes a client check as often as browsers do that are not sure of a pair.
+    #[cfg(test)]
+    pub(super) fn check_every(&mut self, interval: Duration) {
+        self.agent.set_max_stun_rto(interval);
     }
 
     /// Local and remote address of the selected pair, while the peer consents to be sent to.
@@ -188,15 +200,17 @@ impl Ice {
         }
     }
 
-    /// What answers checks of the selected pair while that is all that they ask for: while our own are rare, and during no restart.
+    /// What answers checks of the selected pair while that is all that they ask for: while our own are rare, during no restart, and while no
+    /// other address was heard since: then the agent decides between the two, and repeats its checks when they are lost.
     pub(super) fn lend(&mut self) -> Option<Responder> {
         let route = self.route().filter(|_| self.is_relaxed && self.second.is_none())?;
-        let responder = Responder::new(
-            self.last_heard()?,
-            route,
-            self.agent.local_credentials(),
-            self.agent.remote_credentials()?,
-        )?;
+        let selected = (route.1, protocol_of(route.0));
+        let heard = self.addresses.iter().find(|known| known.is(selected))?.heard;
+        if self.last_heard()? > heard {
+            return None;
+        }
+        let (ours, theirs) = (self.agent.local_credentials(), self.agent.remote_credentials()?);
+        let responder = Responder::new(heard, route, ours, theirs)?;
         self.is_lent = true;
         Some(responder)
     }
@@ -216,7 +230,7 @@ impl Ice {
         wire: &mut impl Wire,
     ) {
         let protocol = protocol_of(local);
-        let known = self.addresses.iter().any(|known| (known.remote, known.protocol) == (remote, protocol));
+        let known = self.addresses.iter().any(|known| known.is((remote, protocol)));
         if !known && !self.has_room(now) {
             return; // the 17th address of one peer
         }
@@ -354,7 +368,7 @@ impl Ice {
         match event {
             IceAgentEvent::DiscoveredRecv { source, proto } => {
                 let known = Known { remote: *source, protocol: *proto, heard: now };
-                let is_new = !self.addresses.iter().any(|k| (k.remote, k.protocol) == (known.remote, known.protocol));
+                let is_new = !self.addresses.iter().any(|other| other.is((*source, *proto)));
                 if is_new && self.addresses.len() < ADDRESSES_MAX {
                     self.addresses.push(known);
                     self.shown += 1;
@@ -369,7 +383,7 @@ impl Ice {
 
     /// A connection of the peer is over: whatever else it has is used.
     pub(super) fn forget_stream(&mut self, now: Instant, remote: SocketAddr, wire: &mut impl Wire) {
-        self.addresses.retain(|known| (known.remote, known.protocol) != (remote, Protocol::Tcp));
+        self.addresses.retain(|known| !known.is((remote, Protocol::Tcp)));
         let second = self.second.as_mut().map(|(agent, _)| &mut **agent);
         for agent in std::iter::once(&mut self.agent).chain(second) {
             let gone = agent.remote_candidates().find(|candidate| is_at(candidate, (remote, Protocol::Tcp)));
@@ -386,10 +400,9 @@ impl Ice {
         let Some((local, remote)) = self.route else { return };
         let selected = (remote, protocol_of(local));
         let silent = |since: Instant| now.saturating_duration_since(since);
-        let is_selected = |known: &&Known| (known.remote, known.protocol) == selected;
-        let is_dead = self.addresses.iter().find(is_selected).is_some_and(|known| silent(known.heard) > SILENT);
+        let is_dead = self.addresses.iter().any(|known| known.is(selected) && silent(known.heard) > SILENT);
         let lives = |known: &Known| {
-            !is_selected(&known)
+            !known.is(selected)
                 && silent(known.heard) < SILENT / 2
                 && self.agent.has_viable_remote_candidate(known.remote)
         };

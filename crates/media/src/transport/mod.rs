@@ -149,6 +149,11 @@ impl Transport {
         self.srtp.is_some() && self.ice.route().is_some() && !self.ended
     }
 
+    #[cfg(test)]
+    pub(crate) fn check_every(&mut self, interval: Duration) {
+        self.ice.check_every(interval);
+    }
+
     /// When something authentic last came, on any address, a responder's that is out aside.
     pub fn last_heard(&self) -> Option<Instant> {
         self.ice.last_heard()

@@ -101,9 +101,9 @@ impl Endpoint {
         (now >= deadline).then_some(reason)
     }
 
-    /// When something is to be done for it. Whoever is watched over is not silent for long without being noticed.
+    /// When something is to be done for it. Whoever is watched over is not silent for long without being noticed; whoever never connects is.
     pub(super) fn next_timeout(&mut self) -> Option<Instant> {
-        let deadline = (!self.watched).then(|| self.deadline().0);
+        let deadline = (!self.watched || !self.connected).then(|| self.deadline().0);
         deadline.into_iter().chain(self.transport.next_timeout()).min()
     }
 

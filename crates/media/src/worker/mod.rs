@@ -45,8 +45,6 @@ use watch::Watch;
 
 /// A worker that nothing but checks of connections came to for so long has time.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
-/// With more endpoints checks do not wait long: those of a tenth of a second, four hundred, fit into a buffer of the size that systems give.
-const SETTLED_MAX: usize = 10_000;
 
 /// What a worker is told at its start.
 #[derive(Debug, Clone, Default)]
@@ -168,9 +166,9 @@ impl Worker {
         self.busy_at.is_none_or(|at| now.saturating_duration_since(at) >= IDLE_AFTER)
     }
 
-    /// Whether nobody's connection is being set up, of which a check would be a part, and there are not too many of them.
-    pub fn is_settled(&self) -> bool {
-        self.slots.len() == self.connected && self.connected <= SETTLED_MAX
+    /// Whether nobody's connection is being set up, of which a check would be a part, and there are at most so many.
+    pub fn is_settled(&self, most: usize) -> bool {
+        self.slots.len() == self.connected && self.connected <= most
     }
 
     /// When [`Worker::on_timeout`] next has work to do.

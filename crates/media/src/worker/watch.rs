@@ -132,7 +132,8 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::super::tests::World;
-    use tertulia_model::{BridgeRequest, EndpointId};
+    use super::Duration;
+    use tertulia_model::{BridgeRequest, EndpointId, ExpireReason};
 
     impl World {
         fn slot(&self, name: &str) -> usize {
@@ -187,5 +188,35 @@ mod tests {
         assert_eq!(world.worker.slots[ana].last_heard, known, "else this test proves nothing");
         world.worker.learn_address(world.now, bo, address);
         assert_eq!(world.worker.by_address.get(&address), Some(&ana));
+    }
+
+    #[test]
+    fn whoever_moves_is_followed_although_the_old_address_was_answered_for() {
+        for interval_ms in [250, 480, 900, 1_500, 2_500] {
+            let mut world = World::new();
+            world.join("ana");
+            world.join("bo");
+            world.clients[0].transport.check_every(Duration::from_millis(interval_ms));
+            world.run(20_000);
+            assert!(world.answers_for("ana"));
+            let moved = world.now;
+            world.clients[0].address = "10.7.7.7:7777".parse().unwrap();
+            while !world.first_hears_second(u16::try_from((world.now - moved).as_millis() / 10).unwrap()) {
+                world.run(10);
+                let took = world.now - moved;
+                assert!(took < Duration::from_millis(interval_ms + 1_100), "checks every {interval_ms} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_checks_and_never_connects_is_given_up_in_time() {
+        let mut world = World::new();
+        world.blocks_dtls = true;
+        world.join("ana");
+        world.run(25_000);
+        assert_eq!((world.answers_for("ana"), world.has_expired()), (true, None));
+        world.run(10_000);
+        assert_eq!(world.has_expired(), Some(ExpireReason::NeverConnected));
     }
 }
