@@ -1,4 +1,4 @@
-//! How much an encoding costs, layer by layer, over the last second.
+//! How much an encoding costs, layer by layer, over the last second, or over some seconds when it has few frames.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,20 @@ const BUCKETS: usize = 5;
 const BUCKET: Duration = Duration::from_millis(200);
 /// Key frames count as if they were spread over some time: one alone is as much as several other frames, and whoever has room for those shall
 /// not lose the layer for it. What is left of them after a bucket, and how many seconds that makes.
-const KEYS_LEFT: f32 = 0.95;
-const KEYS_SPREAD_S: f32 = 4.0;
+const SPREAD_LEFT: f32 = 0.95;
+const SPREAD_S: f32 = 4.0;
 /// What has just begun is measured over no less than this: its key frame is as much as several other frames, and one frame says nothing of how
 /// many will come.
 const YOUNG: Duration = Duration::from_millis(400);
+/// With fewer frames than one in so long a window of buckets is now full, now empty: bytes are spread like those of key frames then.
+const SPARSE: Duration = Duration::from_millis(250);
+/// A layer is there until nothing has come of it for the length of a window, and for so many frames: more than lie between two frames of the
+/// rarest temporal layer.
+const WINDOW: Duration = Duration::from_secs(1);
+const PATIENCE_FRAMES: u32 = 6;
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
+/// More time between two frames is a pause: Chromium repeats the picture of a screen on which nothing moves once a second.
+const PAUSE: Duration = Duration::from_secs(5);
 /// Own layers that are told apart: three spatial times three temporal, and some.
 const LAYERS_MAX: usize = 12;
 
@@ -25,6 +34,9 @@ pub(crate) struct Rates {
     since: Option<Instant>,
     /// The picture that is coming in is one from which decoding can start.
     in_key: bool,
+    /// When a picture began last, and the time between two, smoothed.
+    picture_at: Option<Instant>,
+    interval: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,12 +44,14 @@ struct Own {
     layer: Layer,
     /// Who needs frames of this layer, key frames aside.
     present: LayerMask,
-    /// First packet after a pause.
+    /// First packet after a pause, and the last one.
     began: Instant,
+    last: Instant,
     /// Key frames left out.
     bytes: [u32; BUCKETS],
-    /// Bytes of key frames that still count.
+    /// Bytes of key frames, and of others, that still count when they are spread.
     keys: f32,
+    others: f32,
     frames: [u16; BUCKETS],
 }
 
@@ -55,6 +69,12 @@ impl Rates {
     /// Counts one packet of `bytes` on the wire.
     pub(crate) fn count(&mut self, now: Instant, info: &FrameInfo, bytes: usize) {
         self.turn(now);
+        if info.starts_frame && info.layer.spatial() == 0 {
+            let passed = self.picture_at.replace(now).map(|at| now.saturating_duration_since(at));
+            self.interval =
+                passed.filter(|passed| *passed < PAUSE).map_or(Duration::ZERO, |p| (self.interval * 3 + p) / 4);
+        }
+        let patience = self.patience();
         if info.starts_frame && (info.starts_keyframe || info.layer.spatial() == 0) {
             self.in_key = info.starts_keyframe;
         }
@@ -64,18 +84,21 @@ impl Rates {
                 return;
             }
             let (bytes, frames) = ([0; BUCKETS], [0; BUCKETS]);
-            self.own
-                .insert(place, Own { layer: info.layer, present: info.present, began: now, bytes, keys: 0.0, frames });
+            let (began, last, keys, others) = (now, now, 0.0, 0.0);
+            let own = Own { layer: info.layer, present: info.present, began, last, bytes, keys, others, frames };
+            self.own.insert(place, own);
         }
         let own = &mut self.own[place];
-        if own.is_over() {
-            own.began = now;
+        if own.is_over(now, patience) {
+            (own.began, own.keys, own.others) = (now, 0.0, 0.0);
         }
+        own.last = now;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if self.in_key {
             own.keys += bytes as f32;
         } else {
             own.bytes[self.bucket] = own.bytes[self.bucket].saturating_add(bytes);
+            own.others += bytes as f32;
         }
         if info.ends_frame && info.layer.spatial() >= info.highest_spatial {
             self.in_key = false; // not every codec tells where the next one starts
@@ -88,33 +111,43 @@ impl Rates {
         }
     }
 
-    /// The cost of each layer of which something came within the window, lowest first.
+    /// The cost of each layer of which something came lately, lowest first.
     pub(crate) fn costs(&mut self, now: Instant) -> impl Iterator<Item = Cost> + '_ {
         self.turn(now);
-        let (all, since) = (&self.own, self.since.unwrap_or(now));
+        let (all, since, patience, interval) = (&self.own, self.since.unwrap_or(now), self.patience(), self.interval);
         // The window reaches back over the full buckets; what has just begun is measured over its own time.
         let window = BUCKET * (BUCKETS as u32 - 1) + now.saturating_duration_since(since);
-        all.iter().filter(|own| !own.is_over()).map(move |own| {
+        all.iter().filter(move |own| !own.is_over(now, patience)).map(move |own| {
             let age = now.saturating_duration_since(own.began);
             let window_ms = u64::try_from(window.min(age.max(YOUNG)).as_millis()).unwrap_or(1).max(1);
-            let needed = all.iter().filter(|other| !other.is_over() && other.present.contains(own.layer));
-            let (mut bytes, mut keys, mut frames) = (0, 0.0, 0);
+            let needed = all.iter().filter(|other| !other.is_over(now, patience) && other.present.contains(own.layer));
+            let (mut bytes, mut keys, mut others, mut frames) = (0, 0.0, 0.0, 0);
             for other in needed {
                 bytes += other.bytes.iter().map(|bytes| u64::from(*bytes)).sum::<u64>();
                 keys += other.keys;
+                others += other.others;
                 frames += if other.layer.spatial() == own.layer.spatial() { other.frame_count() } else { 0 };
             }
-            let keys_per_s = if age < YOUNG { keys / YOUNG.as_secs_f32() } else { keys / KEYS_SPREAD_S };
+            let is_young = age < YOUNG;
+            let keys_per_s = keys / if is_young { YOUNG.as_secs_f32() } else { SPREAD_S };
+            let (others_bps, frames_per_second) = if interval < SPARSE || is_young {
+                (bytes * 8_000 / window_ms, (frames * 1_000).div_ceil(window_ms))
+            } else {
+                // What has begun lately has not been counted for the whole of the spread.
+                let spread_s = SPREAD_S * (1.0 - (-age.as_secs_f32() / SPREAD_S).exp());
+                ((others * 8.0 / spread_s) as u64, (1.0 / interval.as_secs_f32()).ceil() as u64)
+            };
             Cost {
                 layer: own.layer,
-                bps: bytes * 8_000 / window_ms + (keys_per_s * 8.0) as u64,
-                frames_per_second: if age < YOUNG {
-                    0
-                } else {
-                    u16::try_from((frames * 1_000).div_ceil(window_ms)).unwrap_or(u16::MAX)
-                },
+                bps: others_bps + (keys_per_s * 8.0) as u64,
+                frames_per_second: if is_young { 0 } else { u16::try_from(frames_per_second).unwrap_or(u16::MAX) },
             }
         })
+    }
+
+    /// How long nothing may come of a layer that is there.
+    fn patience(&self) -> Duration {
+        WINDOW.max(self.interval * PATIENCE_FRAMES).min(PATIENCE_MAX)
     }
 
     /// Empties buckets whose time has passed.
@@ -127,7 +160,9 @@ impl Rates {
         }
         self.since = Some(since + BUCKET * u32::try_from(passed).unwrap_or(u32::MAX));
         for own in &mut self.own {
-            own.keys *= KEYS_LEFT.powi(i32::try_from(passed).unwrap_or(i32::MAX));
+            let left = SPREAD_LEFT.powi(i32::try_from(passed).unwrap_or(i32::MAX));
+            own.keys *= left;
+            own.others *= left;
         }
         for _ in 0..passed.min(BUCKETS) {
             self.bucket = (self.bucket + 1) % BUCKETS;
@@ -139,9 +174,9 @@ impl Rates {
 }
 
 impl Own {
-    /// Whether nothing came within the window.
-    fn is_over(&self) -> bool {
-        self.frame_count() == 0 && self.bytes.iter().all(|bytes| *bytes == 0)
+    /// Whether nothing came for so long.
+    fn is_over(&self, now: Instant, patience: Duration) -> bool {
+        now.saturating_duration_since(self.last) >= patience
     }
 
     fn frame_count(&self) -> u64 {
@@ -212,5 +247,21 @@ mod tests {
         assert_eq!(rates.costs(start + Duration::from_millis(100)).next().map(|cost| cost.frames_per_second), Some(0));
         assert_eq!(rates.costs(start + YOUNG).next().map(|cost| cost.frames_per_second), Some(3), "2.5, rounded up");
         assert_eq!(rates.costs(start + Duration::from_millis(1_200)).next(), None);
+    }
+
+    #[test]
+    fn a_still_screen_has_all_its_layers_and_one_cost_between_its_frames() {
+        let (mut rates, start) = (Rates::default(), Instant::now());
+        let mut seen = Vec::new();
+        for n in 0..30u64 {
+            let (now, info) = (start + Duration::from_millis(n * 1_050), frame([0, 2, 1, 2][(n % 4) as usize]));
+            let (key, bytes) = if n == 0 { (true, 150_000) } else { (false, 3_000) };
+            rates.count(now, &FrameInfo { starts_keyframe: key, ends_frame: true, ..info }, bytes);
+            for ms in (0..1_050).step_by(210).filter(|_| n >= 12) {
+                let costs: Vec<Cost> = rates.costs(now + Duration::from_millis(ms)).collect();
+                seen.push((costs.len(), costs[costs.len() - 1].bps / 1_000, costs[0].frames_per_second));
+            }
+        }
+        assert!(seen.iter().all(|(layers, bps, fps)| *layers == 3 && (15..45).contains(bps) && *fps == 1), "{seen:?}");
     }
 }

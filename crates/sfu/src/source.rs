@@ -196,6 +196,10 @@ impl Source {
         }
         self.layers_at = Some(now);
         let before = shape(&self.layers);
+        let is_measured = self.encodings.iter_mut().any(|stream| stream.rates.costs(now).next().is_some());
+        if !is_measured && !self.layers.is_empty() && self.encodings.iter().any(|stream| stream.is_active(now)) {
+            return false; // The next frame is late: what is known of the last ones says more than a guess.
+        }
         self.layers.clear();
         for (index, stream) in self.encodings.iter_mut().enumerate() {
             stream.rest(now);

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use tertulia_model::VideoType;
 use tertulia_model::profile::{Codec, PAYLOAD_TYPES};
 use tertulia_participant::{Coding, Equipment, VideoReport, VideoWishes};
 use tertulia_sim::{PersonId, Sim};
@@ -381,5 +382,28 @@ fn a_layer_that_fits_stays_although_it_begins_with_a_key_frame() {
             assert!(queue < millis(100), "{queue:?} at {rate} bit/s");
             assert_eq!(sim.violations(), NONE);
         }
+    }
+}
+
+#[test]
+fn a_still_screen_is_shown_with_every_picture_and_no_key_frame_is_asked_for() {
+    // Chromium repeats the picture of a screen on which nothing moves once a second.
+    for (coding, encodings) in [(Coding::Vp8, 1), (Coding::Vp8L1T3, 1), (Coding::Vp8L1T3, 3), (Coding::Av1L1T3, 1)] {
+        let mut sim = Sim::seeded(170);
+        let (cameras, frames_per_second, frame_lens) = (0, 1, [800, 2_000, 12_000]);
+        let still = Equipment { coding, encodings, cameras, frames_per_second, frame_lens, ..Equipment::BROWSER };
+        let people = join(&mut sim, &["alice", "bob"], still);
+        let (alice, bob) = (people[0], people[1]);
+        let screen = sim.add_video(alice, VideoType::Desktop);
+        sim.wish(bob, VideoWishes::all_at(720));
+        sim.downlink(bob).rate(1_000_000).queue(millis(300)).delay(millis(25));
+        sim.run_for(secs(15));
+        let from = sim.elapsed();
+        sim.run_for(secs(60));
+        let keys: usize = sim.participant(alice).sent().map(|sent| sent.key_frames_between(from, sim.elapsed())).sum();
+        let shown = video(&sim, bob, screen.as_str()).shown_between(from, sim.elapsed()).count();
+        println!("{coding:?}, {encodings}: {shown} pictures of 60, {keys} key frames");
+        assert!(keys == 0 && shown >= 59, "{coding:?}, {encodings}: {shown} pictures of 60, {keys} key frames");
+        assert_eq!(sim.violations(), NONE);
     }
 }
