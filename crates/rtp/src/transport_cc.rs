@@ -120,11 +120,18 @@ impl Recorder {
     }
 }
 
+/// Packets of one feedback: more than two seconds of 20 Mbit/s. A datagram of feedbacks that each claim all of the numbers takes as long to
+/// read as a thousand honest ones.
+const COUNT_MAX: usize = 4096;
+
 /// Reads a feedback: calls `each` with every sequence number and, when it arrived, its arrival in microseconds since
-/// the reference epoch of the receiver. Returns `None` when the feedback is malformed.
+/// the reference epoch of the receiver. Returns `None` when the feedback is malformed or claims too many packets.
 pub fn read(feedback: &[u8], mut each: impl FnMut(u16, Option<i64>)) -> Option<()> {
     let (header, body) = feedback.split_first_chunk::<8>()?;
     let count = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    if count > COUNT_MAX {
+        return None;
+    }
     let (chunks, deltas) = split(body, count)?;
     let reference = u64::from(u32::from_be_bytes([0, header[4], header[5], header[6]]));
     let mut sequence = u16::from_be_bytes([header[0], header[1]]);
@@ -290,6 +297,16 @@ mod tests {
         for len in 0..feedback.len() - 3 {
             assert!(read(&feedback[..len], |_, _| {}).is_none(), "{len}");
         }
+    }
+
+    #[test]
+    fn a_feedback_that_claims_more_than_anybody_sends_is_refused() {
+        let claims = |count: u16| {
+            let mut feedback = [&[0, 0][..], &count.to_be_bytes(), &[0, 0, 0, 0]].concat();
+            feedback.extend((0..8).flat_map(|_| 0x1fff_u16.to_be_bytes())); // runs of packets that did not arrive
+            read(&feedback, |_, _| {})
+        };
+        assert_eq!((claims(4_096), claims(4_097), claims(u16::MAX)), (Some(()), None, None));
     }
 
     #[test]

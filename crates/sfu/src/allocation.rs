@@ -135,8 +135,9 @@ impl Allocation {
         for (index, candidate) in (0..).zip(request.candidates) {
             let wish = history.wish(request.constraints, candidate.serial);
             if candidate.enabled && candidate.video_type != VideoType::None && !wish.limit.is_off() {
-                let lists = u64::from(wish.stage) << 42 | u64::from(wish.selected) << 32;
-                self.order.push((lists | u64::from(candidate.speech_rank), index));
+                let lists = u64::from(wish.stage) << 43 | u64::from(wish.selected) << 33;
+                let is_camera = u64::from(!candidate.video_type.is_desktop());
+                self.order.push((lists | u64::from(candidate.speech_rank) << 1 | is_camera, index));
             }
         }
         self.order.sort_unstable();

@@ -407,3 +407,26 @@ fn a_still_screen_is_shown_with_every_picture_and_no_key_frame_is_asked_for() {
         assert_eq!(sim.violations(), NONE);
     }
 }
+
+#[test]
+fn a_picture_comes_back_to_whoever_got_nothing_at_all_on_a_line_that_was_too_narrow() {
+    let mut gone = 0;
+    for rate in [30_000, 40_000, 50_000, 90_000] {
+        let mut sim = Sim::seeded(180);
+        // Without temporal layers nothing of a picture fits, and nobody speaks.
+        let people = join(&mut sim, &["alice", "bob"], Equipment { coding: Coding::Vp8, ..Equipment::BROWSER });
+        let bob = people[1];
+        sim.wish(bob, VideoWishes::all_at(720));
+        sim.downlink(bob).rate(3_000_000).queue(secs(1)).delay(millis(25));
+        sim.run_for(secs(20));
+        sim.downlink(bob).rate(rate);
+        sim.run_for(secs(15));
+        gone += usize::from(sim.seen_by(bob).is_empty());
+        sim.downlink(bob).rate(3_000_000);
+        let back = sim.run_until(secs(10), |sim| sim.seen_by(bob).len() == 1);
+        println!("{rate} bit/s: back after {back:?}");
+        assert!(back.is_some(), "{rate} bit/s");
+        assert_eq!(sim.violations(), NONE);
+    }
+    assert!(gone > 0, "else this proves nothing");
+}

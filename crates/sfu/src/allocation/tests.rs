@@ -145,6 +145,15 @@ fn places_go_to_the_stage_then_selected_then_speakers() {
 }
 
 #[test]
+fn of_what_one_person_sends_the_screen_takes_the_place() {
+    let mut receiver = Receiver::of(3).wishing(Change { last_n: Some(1), ..Change::default() }).sharing(1);
+    receiver.sent.iter_mut().for_each(|sent| sent.speech_rank = 7);
+    assert_eq!(receiver.at(0, None), [None, Some(2), None]);
+    receiver.sent[2].speech_rank = 6;
+    assert_eq!(receiver.at(100, None), [None, None, Some(2)], "who speaks comes before who shares");
+}
+
+#[test]
 fn disabled_and_unwanted_sources_take_no_place() {
     let limits = [(name("a-v0"), Limit::lines(0)), (name("d-v0"), Limit { max_height: 180, max_frame_rate: 0.0 })];
     let change = Change { last_n: Some(1), limits: Some(limits.into()), ..Change::default() };

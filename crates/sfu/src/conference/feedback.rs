@@ -25,6 +25,8 @@ const REPEAT_GAP_MIN_MS: u16 = 20;
 const LOSS_OF_TWICE: f32 = 0.02;
 /// Bytes of a usual repetition.
 const REPAIR_LEN: usize = 1_000;
+/// Lost packets in the complaints of one compound: as many as browsers complain of at all.
+const NACKS_MAX: usize = 1_024;
 /// Losses of one transport-wide feedback that are answered at once.
 const LOST_MAX: usize = 64;
 /// A source of which nothing was forwarded for so long is not reported on: its receivers have nothing to set in time, and in a large
@@ -40,6 +42,7 @@ impl Conference {
     pub fn handle_rtcp(&mut self, now: Instant, key: EndpointKey, bytes: &[u8], egress: &mut impl Egress) {
         let Some(place) = self.places.get(&key).copied() else { return };
         self.heard(now, place);
+        let mut nacks_left = NACKS_MAX;
         for part in Compound::new(bytes) {
             match part {
                 Rtcp::SenderReport { info, blocks } => {
@@ -48,7 +51,8 @@ impl Conference {
                 }
                 Rtcp::ReceiverReport { blocks, .. } => self.read_reports(now, place, blocks),
                 Rtcp::Nack { media_ssrc, losses } => {
-                    for sequence in losses.sequences() {
+                    for sequence in losses.sequences().take(nacks_left) {
+                        nacks_left -= 1;
                         if let Some(index) = self.source_towards(place, media_ssrc) {
                             self.resend(now, place, index, sequence, egress);
                         }

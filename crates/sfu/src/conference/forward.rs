@@ -401,7 +401,8 @@ pub(super) fn send_video(
     let bytes = packet.payload.len() + prefix.len() + OVERHEAD;
     endpoint.path.pacer.spent(now, bytes);
     let stamps = Stamps::of(now, endpoint, MediaKind::Video, None, packet.descriptor, since, bytes, probe);
-    if let Some(number) = stamps.transport_cc {
+    // What a probe repeats may be lost: nobody waits for it.
+    if let Some(number) = stamps.transport_cc.filter(|_| probe.is_none()) {
         endpoint.path.log_picture(u16::from_be_bytes(number), sent.source, sent.at);
     }
     egress.rtp(endpoint.key, |buffer| {

@@ -10,7 +10,9 @@ const WINDOW: i64 = 25;
 /// the frames.
 const QUICK_WINDOW: i64 = 10;
 /// Buckets without anything, one minute, after which nothing of before matters; or the clock jumped.
-const RESTART_AFTER: u64 = 3_000;
+const RESTART_AFTER: i64 = 3_000;
+/// The same backwards, three seconds: nothing is on its way for so long.
+const RESTART_BEFORE: i64 = -150;
 
 /// Bytes by time of arrival, on the receiver's clock.
 #[derive(Debug, Default)]
@@ -31,7 +33,7 @@ impl AckedRate {
             return;
         };
         let ahead = bucket.saturating_sub(newest);
-        if ahead.unsigned_abs() > RESTART_AFTER {
+        if !(RESTART_BEFORE..=RESTART_AFTER).contains(&ahead) {
             // Start again.
             *self = Self::default();
             return self.add(arrival_us, bytes);
@@ -91,5 +93,15 @@ mod tests {
         acked.add(-1_000_000 + 60 * 33_333 + 300_000, 100);
         assert!(acked.bps().unwrap() < 600_000.0);
         assert_eq!(acked.quick_bps(), Some(0.0));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_is_counted_from_there() {
+        for step_us in [5_000_000, 50_000_000] {
+            let mut rate = AckedRate::default();
+            (0..200).for_each(|n| rate.add(100_000_000 + n * 10_000, 1_250));
+            (0..200).for_each(|n| rate.add(102_000_000 - step_us + n * 10_000, 1_250));
+            assert_eq!(rate.bps().map(|bps| bps as u64), Some(1_000_000), "{step_us} us");
+        }
     }
 }

@@ -46,6 +46,11 @@ impl Groups {
         if sent_us < current.first_sent_us {
             return None;
         }
+        if arrival_us.saturating_sub(current.last_arrival_us) < -JUMP_US {
+            // The open group would take in everything until the clock is where it was.
+            *self = Self { previous: None, current: Some(Group::new(sent_us, arrival_us)) };
+            return None;
+        }
         if current.takes(sent_us, arrival_us) {
             current.last_sent_us = current.last_sent_us.max(sent_us);
             current.last_arrival_us = current.last_arrival_us.max(arrival_us);
@@ -122,5 +127,8 @@ mod tests {
             let step = groups.add(sent, arrival);
             assert!(step.is_none_or(|step| step.delay_ms == 0.0), "{step:?}");
         }
+        // And afterwards there are steps again.
+        let steps = (4..9).filter_map(|n| groups.add(n * 20_000, i64::try_from(n).unwrap() * 20_000 - 5_000_000_000));
+        assert!(steps.count() >= 3);
     }
 }

@@ -53,6 +53,10 @@ const GAP_MAX: u16 = 2048;
 const IDLE: f64 = 0.25;
 /// Delay above the least one that is a queue, in milliseconds.
 const QUEUE_MS: f64 = 50.0;
+/// Nothing that was sent so long ago stands in a queue.
+const RESTED_US: u64 = 1_000_000;
+/// Packets without an answer before a receiver is taken to send no feedback: of one the only feedback may be lost.
+const UNANSWERED_MIN: u32 = 10;
 /// Loss above which probing only adds to it.
 const PROBE_LOSS_MAX: f64 = 0.08;
 /// An estimate below this share of what loss allows is not held down by loss.
@@ -92,6 +96,7 @@ struct Answers {
     /// None ever came, and it is too late to wait.
     is_mute: bool,
     first_sent_us: Option<u64>,
+    sent: u32,
     /// Since when packets wait, and when the last one was sent.
     waiting_since_us: Option<u64>,
     last_sent_us: u64,
@@ -169,6 +174,7 @@ impl Estimator {
         self.answers.first_sent_us.get_or_insert(now_us);
         self.answers.waiting_since_us.get_or_insert(now_us);
         self.answers.last_sent_us = now_us;
+        self.answers.sent = self.answers.sent.saturating_add(1);
         let id = self.prober.sent(now_us, u16::try_from(bytes).unwrap_or(u16::MAX));
         self.log.push(now_us, bytes, id)
     }
@@ -274,12 +280,11 @@ impl Estimator {
         // Where loss allows more than the estimate, it is not what limits: then a path that always loses may be measured too.
         let loss_allows = self.loss.fraction() < PROBE_LOSS_MAX
             || self.loss.bound_bps().is_none_or(|bound| estimate_bps < PROBE_BELOW_BOUND * bound);
-        let wish = Wish {
-            estimate_bps,
-            ideal_bps: ideal_bps as f64,
-            cap_bps: self.cap_bps,
-            is_calm: self.trendline.usage() != Usage::Over && !self.delay.is_draining() && loss_allows,
-        };
+        // What feedback tells does not change while there is none.
+        let is_rested = now_us >= self.answers.last_sent_us + RESTED_US;
+        let is_clear = self.trendline.usage() != Usage::Over && !self.delay.is_draining() && loss_allows;
+        let wish =
+            Wish { estimate_bps, ideal_bps: ideal_bps as f64, cap_bps: self.cap_bps, is_calm: is_rested || is_clear };
         let probe = self.prober.consider(now_us, wish);
         self.counters.probes += u64::from(probe.is_some());
         probe
@@ -393,7 +398,8 @@ impl Estimator {
     }
 
     fn conclude_probe(&mut self, now_us: u64) {
-        let Some(Finding { bps, is_limit }) = self.prober.conclude(now_us, self.rtt_us(), self.delay.bps()) else {
+        let known_bps = self.delay.bps().min(self.loss.bound_bps().unwrap_or(f64::INFINITY));
+        let Some(Finding { bps, is_limit }) = self.prober.conclude(now_us, self.rtt_us(), known_bps) else {
             return;
         };
         self.counters.probes_passed += u64::from(!is_limit);
@@ -415,7 +421,8 @@ impl Estimator {
     /// Nothing comes back: either never, or not any more.
     fn on_silence(&mut self, now_us: u64) {
         if !self.answers.any {
-            self.answers.is_mute = self.answers.first_sent_us.is_some_and(|at| now_us >= at + MUTE_AFTER_US);
+            let is_late = self.answers.first_sent_us.is_some_and(|at| now_us >= at + MUTE_AFTER_US);
+            self.answers.is_mute = is_late && self.answers.sent >= UNANSWERED_MIN;
             return;
         }
         let Some(since_us) = self.answers.waiting_since_us else { return };

@@ -55,6 +55,55 @@ fn a_path_that_narrows_and_widens_is_followed_both_ways() {
 }
 
 #[test]
+fn a_receiver_whose_clock_begins_anew_is_followed_all_the_same() {
+    // The reference time of a feedback has 24 bits of 64 ms: twelve days.
+    const WRAP_US: u64 = (1 << 24) * 64_000;
+    for (seed, before_s) in SEEDS.into_iter().zip([1, 10, 20, 29, 31, 45]) {
+        let mut path = path_of(seed, Link::new(3e6, 50), Source::Smooth(4_000_000));
+        path.clock_us = WRAP_US - before_s * 1_000_000;
+        path.run(30.0);
+        path.link.bps = 0.5e6;
+        path.link.queue_max = Duration::from_secs(2);
+        path.run(30.0);
+        let queue = path.queue_p95_ms(35.0, 60.0);
+        path.link.bps = 3e6;
+        path.run(20.0);
+        let rose = path.first(60.0, |bps| bps >= 2_500_000).map(|at| at - 60.0);
+        println!("seed {seed}: {before_s} s before it begins anew; queue {queue:.0} ms, rose in {rose:?} s");
+        assert!(queue < 150.0 && rose.is_some_and(|s| s < 12.0), "seed {seed}: {queue} {rose:?}");
+    }
+}
+
+#[test]
+fn who_gets_nothing_any_more_is_asked_whether_the_path_is_wider_now() {
+    for (seed, narrow_bps) in SEEDS.into_iter().zip([40e3, 80e3, 120e3].into_iter().cycle()) {
+        let mut path = path_of(seed, Link::new(3e6, 50), Source::Layers(&[200_000, 500_000, 1_900_000]));
+        path.has_audio = false;
+        path.link.queue_max = Duration::from_secs(1);
+        path.run(20.0);
+        path.link.bps = narrow_bps;
+        path.run(15.0);
+        path.link.bps = 3e6;
+        path.run(30.0);
+        let back = path.first(35.0, |bps| bps > 1_950_000).map(|at| at - 35.0);
+        println!("seed {seed}: {narrow_bps} bit/s for 15 s, back after {back:?} s");
+        assert!(back.is_some_and(|s| s < 12.0), "seed {seed}: {back:?}");
+    }
+}
+
+#[test]
+fn one_packet_without_an_answer_does_not_make_a_path_unlimited() {
+    let (start, mut estimator) = (Instant::now(), Estimator::new(Instant::now()));
+    let sent = |estimator: &mut Estimator, packets: u64| {
+        (0..packets).for_each(|n| _ = estimator.sent(start + Duration::from_millis(n), 1_000, None));
+        estimator.on_tick(start + Duration::from_secs(3), 0, 0);
+        estimator.estimate_bps()
+    };
+    assert_eq!(sent(&mut estimator, 1), Some(START_BPS as u64));
+    assert_eq!(sent(&mut estimator, 20), None, "this one never answers");
+}
+
+#[test]
 fn five_percent_of_random_loss_costs_no_layer() {
     for seed in SEEDS {
         let mut link = Link::new(10e6, 40);

@@ -117,6 +117,9 @@ pub(super) struct Path {
     /// Whether the receiver tells anything, and whether the sender can pad.
     pub(super) has_feedback: bool,
     pub(super) has_padding: bool,
+    pub(super) has_audio: bool,
+    /// What the receiver's clock shows at the beginning.
+    pub(super) clock_us: u64,
     chance: Chance,
     next_frame_us: u64,
     frames: VecDeque<(u64, usize)>,
@@ -149,6 +152,8 @@ impl Path {
             feedback_late: 0.0,
             has_feedback: true,
             has_padding: true,
+            has_audio: true,
+            clock_us: 123_456_789,
             chance: Chance(seed),
             next_frame_us: 0,
             frames: VecDeque::new(),
@@ -194,7 +199,7 @@ impl Path {
             self.estimator.on_tick(now, ideal, allocated);
             self.estimates.push((self.now_us / 1000, self.estimator.estimate_bps().unwrap_or(u64::MAX)));
         }
-        if self.now_us.is_multiple_of(20_000) {
+        if self.has_audio && self.now_us.is_multiple_of(20_000) {
             self.send(AUDIO_BPS as usize / 8 / 50, false);
         }
         if self.now_us >= self.next_frame_us {
@@ -249,8 +254,7 @@ impl Path {
                 break;
             }
             self.arrivals.pop();
-            // The receiver's clock is another one.
-            self.recorder.record(sequence, Duration::from_micros(arrival_us + 123_456_789));
+            self.recorder.record(sequence, Duration::from_micros(arrival_us + self.clock_us));
         }
         if self.has_feedback && self.now_us.is_multiple_of(self.feedback_every_us) {
             let mut buffer = [0; 1024];
