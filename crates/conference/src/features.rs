@@ -34,6 +34,7 @@ impl Features {
                 video: has("urn:xmpp:jingle:apps:rtp:video"),
                 rtx: has("urn:ietf:rfc:4588"),
                 transport_cc: has("http://jitsi.org/tcc"),
+                remb: has("http://jitsi.org/remb") && !has("http://jitsi.org/tcc"),
                 source_names: has("http://jitsi.org/source-name"),
                 ssrc_rewriting: has("http://jitsi.org/ssrc-rewriting-1"),
                 data_channel: has("urn:xmpp:jingle:transports:dtls-sctp:1"),
@@ -48,4 +49,24 @@ impl Features {
 pub(crate) fn caps_node(presence: &Element) -> Option<String> {
     let caps = presence.child("c", ns::CAPS)?;
     Some(format!("{}#{}", caps.attr("node")?, caps.attr("ver")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_transport_wide_feedback_needs_no_other_estimate() {
+        for (vars, transport_cc, remb) in [
+            (&["http://jitsi.org/tcc", "http://jitsi.org/remb"][..], true, false),
+            (&["http://jitsi.org/remb"], false, true),
+            (&["http://jitsi.org/tcc"], true, false),
+            (&[], false, false),
+        ] {
+            let feature = |var: &&str| Element::new("feature", ns::DISCO_INFO).with_attr("var", *var);
+            let query = Element::new("query", ns::DISCO_INFO).with_children(vars.iter().map(feature));
+            let Features { capabilities, .. } = Features::read(&query, false);
+            assert_eq!((capabilities.transport_cc, capabilities.remb), (transport_cc, remb), "{vars:?}");
+        }
+    }
 }

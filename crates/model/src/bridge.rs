@@ -20,6 +20,8 @@ pub struct Capabilities {
     pub rtx: bool,
     /// Sends and understands transport-wide congestion control feedback.
     pub transport_cc: bool,
+    /// Tells how much it can take (REMB), for want of transport-wide feedback.
+    pub remb: bool,
     /// Knows sources by name on the bridge channel; clients of 2022 know endpoints only.
     pub source_names: bool,
     /// Wants a fixed set of SSRCs under which the bridge sends whatever it forwards
@@ -33,12 +35,13 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// What Jitsi's clients can do without being told to: everything but SSRC rewriting and redundant sound.
+    /// What Jitsi's clients can do without being told to: everything but SSRC rewriting and redundant sound, and REMB, which they do not need.
     pub const USUAL: Self = Self {
         audio: true,
         video: true,
         rtx: true,
         transport_cc: true,
+        remb: false,
         source_names: true,
         ssrc_rewriting: false,
         data_channel: true,

@@ -103,13 +103,17 @@ pub const PAYLOAD_TYPES: &[PayloadType] = &[
     video(Codec::Vp9, "VP9", 101, 97, true, &[]),
 ];
 
-/// Feedback for video, in wire order. `transport-cc` is left out for clients without it.
+/// Feedback for video, in wire order. A client gets one of the last two, or neither: `goog-remb` is for those that do without `transport-cc`.
 pub const VIDEO_FEEDBACK: &[Feedback] = &[
     Feedback { kind: "ccm", subtype: "fir" },
     Feedback { kind: "nack", subtype: "" },
     Feedback { kind: "nack", subtype: "pli" },
+    REMB,
     TRANSPORT_CC,
 ];
+
+/// draft-alvestrand-rmcat-remb-03.
+pub const REMB: Feedback = Feedback { kind: "goog-remb", subtype: "" };
 
 /// Feedback for Opus too.
 pub const TRANSPORT_CC: Feedback = Feedback { kind: "transport-cc", subtype: "" };

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use tertulia_model::profile::{self, HEADER_EXTENSIONS, PAYLOAD_TYPES, PayloadType, TRANSPORT_CC, VIDEO_FEEDBACK};
+use tertulia_model::profile::{
+    self, HEADER_EXTENSIONS, PAYLOAD_TYPES, PayloadType, REMB, TRANSPORT_CC, VIDEO_FEEDBACK,
+};
 use tertulia_model::{
     Candidate, CandidateKind, Capabilities, ChannelKinds, FeedbackSsrcs, Fingerprint, IceCredentials, LocalTransport,
     MediaKind, Source, SourceName, SourceSet, TransportProtocol, VideoType,
@@ -132,7 +134,7 @@ impl Offer<'_> {
         let mut retransmissions =
             payload_element(&rtx.to_string(), "rtx", row.clock_rate).with_child(parameter(&("apt", &number)));
         if row.rtx_feedback {
-            let plain = VIDEO_FEEDBACK.iter().filter(|fb| **fb != TRANSPORT_CC).map(feedback_element);
+            let plain = VIDEO_FEEDBACK.iter().filter(|fb| ![REMB, TRANSPORT_CC].contains(fb)).map(feedback_element);
             retransmissions = retransmissions.with_children(plain);
         }
         vec![codec, retransmissions]
@@ -144,7 +146,12 @@ impl Offer<'_> {
             profile::Codec::Red | profile::Codec::TelephoneEvent => &[],
             _ => VIDEO_FEEDBACK,
         };
-        list.iter().filter(|fb| **fb != TRANSPORT_CC || self.capabilities.transport_cc).map(feedback_element).collect()
+        let is_known = |feedback: &&profile::Feedback| match **feedback {
+            TRANSPORT_CC => self.capabilities.transport_cc,
+            REMB => self.capabilities.remb,
+            _ => true,
+        };
+        list.iter().filter(is_known).map(feedback_element).collect()
     }
 }
 
@@ -366,6 +373,10 @@ mod tests {
         assert!(!text.contains("VP8") && text.contains("opus"));
         let text = offer(true, Capabilities { rtx: false, transport_cc: false, ..FULL }).to_string();
         assert!(!text.contains("rtx") && !text.contains("transport-cc") && !text.contains("transport-wide-cc"));
+        let remb = "<rtcp-fb xmlns='urn:xmpp:jingle:apps:rtp:rtcp-fb:0' type='goog-remb'/>";
+        assert!(!text.contains("goog-remb") && !offer(true, FULL).to_string().contains("goog-remb"));
+        let text = offer(true, Capabilities { transport_cc: false, remb: true, ..FULL }).to_string();
+        assert_eq!((text.matches(remb).count(), text.matches("goog-remb").count()), (4, 4), "for the four codecs");
     }
 
     #[test]
