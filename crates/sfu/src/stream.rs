@@ -25,6 +25,8 @@ pub(crate) struct Stream {
     pub(crate) last: Option<Last>,
     /// First id of the next dependency structure.
     pub(crate) next_template: u8,
+    /// Low half of the number under which the newest structure went out.
+    pub(crate) structure_out: u32,
     rtx_sequence: u16,
     pub(crate) packets: u32,
     pub(crate) octets: u32,
@@ -67,6 +69,7 @@ impl Stream {
             highest_out: SeqNo::from(first) + (1 << 16),
             last: None,
             next_template: 0,
+            structure_out: 0,
             rtx_sequence: first,
             packets: 0,
             octets: 0,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use tertulia_rtp::codec::{FrameInfo, Layer, Shifts};
-use tertulia_rtp::sequence::{SeqNo, low16};
+use tertulia_rtp::sequence::{SeqNo, low16, low32};
 
 use crate::history::{Entry, Fate, History};
 use crate::stream::{Last, Stream};
@@ -140,12 +140,18 @@ struct Segment {
 }
 
 impl Segment {
+    /// A structure goes out, maybe late: the ids behind the newest one are free.
+    fn note_structure(&self, stream: &mut Stream, out: SeqNo, packet: &Incoming) {
+        let Some((first, count)) = packet.info.templates else { return };
+        if low32(out).wrapping_sub(stream.structure_out) < 1 << 31 {
+            stream.structure_out = low32(out);
+            stream.next_template = first.wrapping_add(self.shifts.template_id_by).wrapping_add(count) & 0x3f;
+        }
+    }
+
     /// A packet is the newest that goes out.
     fn note_newest(&self, now: Instant, stream: &mut Stream, out: SeqNo, packet: &Incoming, left_out: u16) {
         let by = self.shifts.picture_id_by.wrapping_sub(left_out);
-        if let Some((first, count)) = packet.info.templates {
-            stream.next_template = first.wrapping_add(self.shifts.template_id_by).wrapping_add(count) & 0x3f;
-        }
         stream.last = Some(Last {
             encoding: packet.encoding,
             picture_id: packet.info.picture.unwrap_or(0).wrapping_add(by),
@@ -307,6 +313,7 @@ impl VideoCourse {
         let out = stream.highest_out;
         let fate = Fate::Sent { marker: ends_picture(packet, self.tuned()) };
         self.history.push(now, keep, out, Entry::new(packet.number, self.left_out, fate));
+        segment.note_structure(stream, out, packet);
         segment.note_newest(now, stream, out, packet, self.left_out);
         Step::Send(out)
     }
@@ -393,6 +400,7 @@ impl VideoCourse {
             return Step::Fill(out);
         }
         entry.set_fate(Fate::Sent { marker: ends_picture(packet, tuned) });
+        segment.note_structure(stream, out, packet);
         // Late as it is, it may be the newest that went out: those after it may have been left out.
         if stream.last.is_none_or(|last| last.is_before(out)) {
             segment.note_newest(now, stream, out, packet, entry.left_out);

@@ -424,3 +424,30 @@ fn a_defect_that_a_command_meets_ends_its_conference_and_no_other() {
     world.run(500);
     assert!(world.log.0.lock().unwrap().iter().any(|event| matches!(event, BridgeEvent::Connected { .. })));
 }
+
+#[test]
+fn an_overloaded_worker_forwards_fewer_pictures_until_it_has_recovered() {
+    let mut world = World::new();
+    world.worker.reducer = Reducer::new(Some(0.9));
+    for (name, ssrc) in ["ana", "bo", "cy"].into_iter().zip(200..) {
+        world.join(name);
+        let endpoint = EndpointId::parse(name).unwrap();
+        let (kind, name) = (MediaKind::Video, SourceName::of(&endpoint, MediaKind::Video, 0));
+        let source = Source { ssrc: Ssrc(ssrc), kind, name, msid: None, video_type: VideoType::Camera };
+        let sources = SourceSet { sources: vec![source], groups: vec![] };
+        world.request(BridgeRequest::SetSources { endpoint, sources });
+    }
+    world.run(500);
+    world.open_data_channel(0);
+    let told = |world: &mut World, share| {
+        world.worker.handle_load(world.now, share, &mut Sent::default());
+        world.run(1_000);
+        let heard = world.heard(0).into_iter().filter(|text| text.contains("ForwardedSources"));
+        heard.map(|text| text.matches("-v0").count()).next_back()
+    };
+    assert_eq!(told(&mut world, 0.99), Some(2));
+    world.run(9_000);
+    assert_eq!(told(&mut world, 0.99), Some(1), "overloaded for ten seconds");
+    world.run(60_000);
+    assert_eq!(told(&mut world, 0.1), Some(2));
+}

@@ -599,3 +599,161 @@ fn conferences_whose_ticks_a_long_turn_made_late_do_not_tick_together_afterwards
     let apart = one.max(other) - one.min(other);
     assert!(apart == Duration::from_millis(7) || apart == Duration::from_millis(13), "{apart:?}");
 }
+
+fn join_without_feedback(room: &mut Room, key: u32) {
+    let id = EndpointId::parse(&format!("p{key}")).unwrap();
+    room.conference.add_endpoint(room.now, EndpointKey(key), id, Capabilities { transport_cc: false, ..FULL });
+    room.conference.handle_connected(room.now, EndpointKey(key), &mut room.out);
+}
+
+/// The receiver complains of the last picture packet that it got.
+fn complain_of_last(room: &mut Room, key: u32) {
+    let last = room.rtp_to(key).iter().rev().find(|packet| packet.header.payload_type == 100).unwrap().header;
+    let mut writer = Writer::default();
+    writer.nack(9, last.ssrc, std::iter::once(last.sequence));
+    room.conference.handle_rtcp(room.now, EndpointKey(key), writer.bytes(), &mut room.sink);
+}
+
+/// The SSRCs of which key frames were asked of somebody.
+fn asked_of(room: &Room, key: u32) -> Vec<u32> {
+    let ssrc = |part| if let Rtcp::PictureLossIndication { media_ssrc } = part { Some(media_ssrc) } else { None };
+    room.rtcp_to(key).into_iter().filter_map(ssrc).collect()
+}
+
+#[test]
+fn who_sends_no_transport_wide_feedback_tells_their_limit_by_remb() {
+    let mut room = Room::of(1);
+    join_without_feedback(&mut room, 1);
+    let mut writer = Writer::default();
+    writer.receiver_estimate(9, 250_000, &[]);
+    room.conference.handle_rtcp(room.now, EndpointKey(1), writer.bytes(), &mut room.sink);
+    room.conference.handle_channel_open(room.now, EndpointKey(1), &mut room.out);
+    room.video(0, 1, 1, Some(180));
+    room.wait(50);
+    assert!(room.said_to(1).iter().any(|text| text.contains("250000")), "{:?}", room.said_to(1));
+}
+
+#[test]
+fn a_full_intra_request_asks_the_sender_for_a_key_frame() {
+    let mut room = Room::of(2);
+    room.video(0, 1, 1, Some(180));
+    room.wait(200);
+    room.sink.rtcp.clear();
+    // RFC 5104 §4.3.1: who asks, nothing, the stream, a number.
+    let request = [0x84, 206, 0, 4, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 101, 1, 0, 0, 0];
+    room.conference.handle_rtcp(room.now, EndpointKey(1), &request, &mut room.sink);
+    assert_eq!(asked_of(&room, 0), [101]);
+}
+
+#[test]
+fn of_a_kind_of_media_that_was_force_muted_nothing_is_forwarded() {
+    let mut room = Room::of(2);
+    for (sequence, [audio, video]) in (1..).zip([[false, false], [true, false], [false, true], [false, false]]) {
+        room.conference.set_force_mute(EndpointKey(0), audio, video);
+        room.sink.rtp.clear();
+        room.audio(0, sequence, 30);
+        room.video(0, 1, sequence, Some(180));
+        let got: Vec<u32> = room.rtp_to(1).iter().map(|packet| packet.header.ssrc).collect();
+        let wanted = [(150, audio), (101, video)].into_iter().filter(|(_, muted)| !muted).map(|(ssrc, _)| ssrc);
+        assert_eq!(got, wanted.collect::<Vec<_>>(), "muted: {audio}, {video}");
+    }
+}
+
+#[test]
+fn the_policy_and_the_answer_limit_pictures_and_a_client_cannot_raise_what_the_policy_allows() {
+    let mut room = Room::of(5);
+    let pictures = |room: &mut Room, sequence| {
+        room.wait(50);
+        room.sink.rtp.clear();
+        (1..5).for_each(|from| room.video(from, 1, sequence, Some(180)));
+        room.rtp_to(0).len()
+    };
+    assert_eq!(pictures(&mut room, 1), 4);
+    room.conference.set_initial_last_n(room.now, EndpointKey(0), 1, &mut room.out);
+    assert_eq!(pictures(&mut room, 2), 1);
+    room.say(0, r#"{"colibriClass":"ReceiverVideoConstraints","lastN":4}"#);
+    assert_eq!(pictures(&mut room, 3), 4, "a client's word replaces what came with its answer");
+    room.conference.policy.last_n = Some(2);
+    room.say(0, r#"{"colibriClass":"ReceiverVideoConstraints","lastN":4}"#);
+    assert_eq!(pictures(&mut room, 4), 2);
+}
+
+#[test]
+fn who_begins_to_dominate_is_asked_ahead_for_the_key_frame_that_stages_will_need() {
+    for (stage, is_asked) in [("p1-v0", true), ("", false)] {
+        let mut room = Room::of(3);
+        room.say(0, &format!(r#"{{"colibriClass":"ReceiverVideoConstraints","onStageSources":["{stage}"]}}"#));
+        for sequence in 1..=100u16 {
+            for (layer, height) in [(1, 180), (2, 360), (3, 720)] {
+                room.video(2, layer, sequence, (sequence == 1).then_some(height));
+            }
+            room.audio(2, sequence, 20);
+            room.wait(20);
+        }
+        // Everybody watches the lowest layer and goes on to: only what is to come needs the highest.
+        assert_eq!(asked_of(&room, 2).contains(&303), is_asked, "{stage}");
+    }
+}
+
+#[test]
+fn a_probe_of_a_receiver_with_rtx_repeats_what_was_sent_lately() {
+    let mut room = Room::of(2);
+    let mut recorder = tertulia_rtp::transport_cc::Recorder::default();
+    for sequence in 1..=20 {
+        room.video(0, 1, sequence, (sequence == 1).then_some(180));
+        room.wait(20);
+    }
+    let since = room.conference.since_start(room.now);
+    let sent: Vec<(u16, Vec<u8>)> =
+        room.rtp_to(1).iter().map(|packet| (packet.header.sequence, packet.payload().to_vec())).collect();
+    for packet in room.rtp_to(1) {
+        recorder.record(tertulia_rtp::extension::parse_transport_cc(packet.extension(5).unwrap()).unwrap(), since);
+    }
+    let (mut feedback, mut writer) = ([0; 1024], Writer::default());
+    let len = recorder.write(&mut feedback);
+    writer.transport_cc(9, 101, &feedback[..len]);
+    room.conference.handle_rtcp(room.now, EndpointKey(1), writer.bytes(), &mut room.sink);
+    room.sink.rtp.clear();
+    let estimator = &mut room.conference.endpoints[1].path.estimator;
+    estimator.on_tick(room.now, 5_000_000, 0).expect("there is something to find out");
+    room.wait(50);
+    let probes = room.rtp_to(1);
+    assert!(probes.len() >= 5, "{}", probes.len());
+    for probe in probes {
+        assert_eq!((probe.header.ssrc, probe.header.payload_type), (111, 96));
+        let (sequence, payload) = tertulia_rtp::rtx::unwrap(probe.payload()).expect("not padding alone");
+        assert!(sent[4..].contains(&(sequence, payload.to_vec())), "{sequence}");
+    }
+}
+
+#[test]
+fn repetitions_take_no_more_than_a_fifth_of_a_path() {
+    let mut room = Room::of(1);
+    join_without_feedback(&mut room, 1);
+    room.conference.endpoints[1].path.handle_remb(400_000);
+    for sequence in 1..=300 {
+        room.video(0, 1, sequence, (sequence == 1).then_some(180));
+        room.wait(10);
+        complain_of_last(&mut room, 1);
+    }
+    // Of 1000 bytes each: 10 a second, beside the six that may be saved up.
+    let repeated = room.conference.counters().retransmitted;
+    assert!((25..=36).contains(&repeated), "{repeated}");
+}
+
+#[test]
+fn a_retransmission_waits_for_the_pacer() {
+    let mut room = Room::of(1);
+    join_without_feedback(&mut room, 1);
+    room.conference.endpoints[1].path.handle_remb(100_000);
+    for sequence in 1..=20 {
+        room.video(0, 1, sequence, (sequence == 1).then_some(180));
+        room.wait(100);
+    }
+    room.sound(0, 1, 30, (111, &[0; 1_300]));
+    complain_of_last(&mut room, 1);
+    assert_eq!(room.conference.counters().retransmitted, 0, "the path is full of sound");
+    room.wait(100);
+    complain_of_last(&mut room, 1);
+    assert_eq!(room.conference.counters().retransmitted, 1);
+}
