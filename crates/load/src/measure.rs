@@ -218,8 +218,9 @@ pub(crate) fn mean_run(runs: &[u64]) -> f64 {
 /// The middle of some numbers, with the lowest and the highest; `None` without any.
 pub(crate) fn median(mut numbers: Vec<f64>) -> Option<(f64, f64, f64)> {
     numbers.sort_by(f64::total_cmp);
-    let middle = numbers.len().checked_sub(1)? / 2;
-    Some((numbers[middle], numbers[0], *numbers.last()?))
+    let (lowest, highest) = (*numbers.first()?, *numbers.last()?);
+    let middle = f64::midpoint(numbers[(numbers.len() - 1) / 2], numbers[numbers.len() / 2]);
+    Some((middle, lowest, highest))
 }
 
 /// How far estimates are from what is true, as a share of it, in the median: negative is too low.
@@ -257,6 +258,7 @@ mod tests {
     #[test]
     fn the_median_is_one_of_the_numbers() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some((2.0, 1.0, 3.0)));
+        assert_eq!(median(vec![3.0, 1.0]), Some((2.0, 1.0, 3.0)));
         assert_eq!(median(Vec::new()), None);
     }
 

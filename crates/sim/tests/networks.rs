@@ -14,7 +14,7 @@ use tertulia_sim::{PersonId, Sim};
 const NONE: [&str; 0] = [];
 /// A frame that is later is of no use in a conversation.
 const DEADLINE: Duration = Duration::from_millis(300);
-/// Thirty small pictures a second: what is lost does not depend on their size.
+/// Thirty small pictures a second.
 const SMALL: Equipment = Equipment { frame_lens: [200, 400, 1_500], ..Equipment::BROWSER };
 const ALL: [Coding; 6] =
     [Coding::Vp8L1T3, Coding::Vp9L3T3Key, Coding::Vp9L3T3, Coding::Av1L1T3, Coding::Av1L3T3Key, Coding::H264];
@@ -54,18 +54,19 @@ fn key_frames_a_second(sim: &Sim, people: &[PersonId], from: Duration, to: Durat
 }
 
 /// Of the pictures of a minute for each of some seeds: how many came in time, and how many there were.
-fn on_time_over_a_lossy_line(seeds: std::ops::Range<u64>, both_ends: bool) -> (u64, u64) {
+fn on_time_over_a_lossy_line(seeds: std::ops::Range<u64>, both_ends: bool, sent: Equipment, height: u16) -> (u64, u64) {
     let mut sum = (0, 0);
     for seed in seeds {
         let mut sim = Sim::seeded(seed);
-        let people = join(&mut sim, &["alice", "bob"], SMALL);
+        let people = join(&mut sim, &["alice", "bob"], sent);
         let lossy = if both_ends { &people[..] } else { &people[1..] };
         for person in lossy {
             sim.uplink(*person).loss(0.05).delay(millis(40));
             sim.downlink(*person).loss(0.05).delay(millis(40));
         }
-        sim.wish(people[1], VideoWishes::all_at(180));
-        sim.run_for(secs(3));
+        sim.wish(people[1], VideoWishes::all_at(height.into()));
+        sim.run_for(secs(10));
+        assert_eq!(video(&sim, people[1], "alice-v0").height, height);
         let from = sim.elapsed();
         sim.run_for(secs(60));
         let (report, to) = (video(&sim, people[1], "alice-v0"), sim.elapsed() - secs(1));
@@ -80,14 +81,20 @@ fn on_time_over_a_lossy_line(seeds: std::ops::Range<u64>, both_ends: bool) -> (u
 
 #[test]
 fn five_in_a_hundred_lost_at_80_ms_of_round_trip_cost_one_frame_in_a_thousand() {
-    let (on_time, all) = on_time_over_a_lossy_line(100..103, false);
+    let (on_time, all) = on_time_over_a_lossy_line(100..103, false, SMALL, 180);
     assert!(all > 5_000 && on_time * 1_000 >= all * 999, "{on_time} of {all}");
+}
+
+#[test]
+fn they_cost_no_more_of_a_picture_whose_frames_are_eight_packets() {
+    let (on_time, all) = on_time_over_a_lossy_line(100..112, false, Equipment::BROWSER, 720);
+    assert!(all > 20_000 && on_time * 1_000 >= all * 999, "{on_time} of {all}");
 }
 
 #[test]
 fn the_same_loss_at_the_sender_too_costs_five_in_a_thousand() {
     // Up to 80 ms of transport, and a packet lost on both lines is asked for one line after the other.
-    let (on_time, all) = on_time_over_a_lossy_line(110..122, true);
+    let (on_time, all) = on_time_over_a_lossy_line(110..122, true, SMALL, 180);
     assert!(all > 20_000 && on_time * 1_000 >= all * 995, "{on_time} of {all}");
 }
 

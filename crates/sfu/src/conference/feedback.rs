@@ -135,10 +135,10 @@ impl Conference {
             let packet = encodings.get(usize::from(encoding))?.cache.get(number)?;
             Some(incoming(encoding, &packet))
         };
-        let Some(out) = course.lookup(stream, sequence, (at_ms, gap_ms), came) else { return };
         if !endpoint.path.pacer.may_send(now, Turn::Retransmission, REPAIR_LEN) {
-            return; // It will be asked for again.
+            return; // It will be asked for again, and answered then.
         }
+        let Some(out) = course.lookup(stream, sequence, (at_ms, gap_ms), came) else { return };
         // On a path that loses much the repetition may be lost too, and the next complaint comes too late.
         let estimator = &endpoint.path.estimator;
         let copies = if estimator.loss() >= LOSS_OF_TWICE && !estimator.is_queueing() { 2 } else { 1 };
