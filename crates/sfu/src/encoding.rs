@@ -7,7 +7,7 @@ use tertulia_rtp::codec::Inspector;
 use tertulia_rtp::rtcp::{ReportBlock, SenderInfo};
 use tertulia_rtp::sequence::{SeqNo, SequenceExtender};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Cached};
 use crate::conference::OVERHEAD;
 use crate::nack::Missing;
 use crate::rates::Rates;
@@ -151,6 +151,11 @@ impl Encoding {
         let (first, last) = self.held.unwrap_or((number, number));
         let last = last.max(number);
         self.held = Some((first.min(number).max(last.saturating_sub(HELD_MAX)), last));
+    }
+
+    /// A packet that came, unless nobody knows yet which layer it is of.
+    pub(crate) fn readable(&self, number: SeqNo) -> Option<Cached<'_>> {
+        self.cache.get(number).filter(|packet| !packet.info.needs_structure)
     }
 
     /// A dependency structure has come: looks again at the packets that waited, and tells those that can be forwarded now, in order.
@@ -337,9 +342,11 @@ mod tests {
         // Frame 7, template 0; then frame 6 with a structure of one template, whose id is 0.
         assert!(keep(&mut encoding, now, 101, &[0xc0, 0, 7]) && keep(&mut encoding, now, 103, &[0xc0, 0, 9]));
         assert!(!keep(&mut encoding, now, 100, &[0xc0, 0, 6, 0x80, 0, 0b1110_0000]));
+        let readable = |encoding: &Encoding| [100, 101, 103].map(|number| encoding.readable(number).is_some());
+        assert_eq!(readable(&encoding), [true, false, false], "what waits is nothing yet, though it is there");
         let mut released = Vec::new();
         encoding.release(now, Codec::Av1, |number| released.push(number));
-        assert_eq!(released, [101, 103]);
+        assert_eq!((released, readable(&encoding)), (vec![101, 103], [true; 3]));
         assert_eq!(encoding.cache.get(103).and_then(|packet| packet.info.frame_number), Some(9));
         encoding.release(now, Codec::Av1, |number| panic!("{number} again"));
     }

@@ -132,7 +132,7 @@ impl Conference {
         let gap_ms = u16::try_from(round_trip_ms).unwrap_or(u16::MAX).clamp(REPEAT_GAP_MIN_MS, 2_000);
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(0);
         let came = |encoding: u8, number| {
-            let packet = encodings.get(usize::from(encoding))?.cache.get(number)?;
+            let packet = encodings.get(usize::from(encoding))?.readable(number)?;
             Some(incoming(encoding, &packet))
         };
         if !endpoint.path.pacer.may_send(now, Turn::Retransmission, REPAIR_LEN) {

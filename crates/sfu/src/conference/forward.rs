@@ -113,7 +113,7 @@ impl Conference {
                 let mut fresh = pending.iter();
                 let mut next = (0, 0..0);
                 while let Some((encoding, number)) = next_number(&mut next, course, &mut fresh) {
-                    let Some(packet) = encodings.get(usize::from(encoding)).and_then(|e| e.cache.get(number)) else {
+                    let Some(packet) = encodings.get(usize::from(encoding)).and_then(|e| e.readable(number)) else {
                         continue;
                     };
                     match course.project(now, *keep, stream, &incoming(encoding, &packet)) {
