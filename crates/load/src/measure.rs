@@ -215,7 +215,7 @@ pub(crate) fn mean_run(runs: &[u64]) -> f64 {
     if pieces == 0 { 1.0 } else { datagrams as f64 / pieces as f64 }
 }
 
-/// The middle of some numbers, with the lowest and the highest; `None` without any.
+/// The median of some numbers, with the lowest and the highest; `None` without any.
 pub(crate) fn median(mut numbers: Vec<f64>) -> Option<(f64, f64, f64)> {
     numbers.sort_by(f64::total_cmp);
     let (lowest, highest) = (*numbers.first()?, *numbers.last()?);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_one_of_the_numbers() {
+    fn the_median_is_the_middle_or_the_mean_of_the_two_that_are_next_to_it() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some((2.0, 1.0, 3.0)));
         assert_eq!(median(vec![3.0, 1.0]), Some((2.0, 1.0, 3.0)));
         assert_eq!(median(Vec::new()), None);

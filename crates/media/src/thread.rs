@@ -23,13 +23,13 @@ const COMMANDS_PER_TURN: usize = 256;
 const READS_PER_TURN: usize = 4;
 /// While there are only checks of connections, they wait for each other this long: waking costs more than answering ten.
 pub const NAP: Duration = Duration::from_millis(100);
+/// And this long while anything else would have to wait with them, whether the kernel does not tell them apart, a deadline passes, or a check
+/// is part of setting up a connection.
+const SHORT_NAP: Duration = Duration::from_millis(20);
 /// Browsers check their connection once in so long.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2_500);
 /// Bytes that a check takes of a socket's buffer, with network cards that give half a page to each packet.
 const CHECK_LEN: usize = 2_304;
-/// And this long while anything else would have to wait with them, whether the kernel does not tell them apart, a deadline passes, or a check
-/// is part of setting up a connection.
-const SHORT_NAP: Duration = Duration::from_millis(20);
 
 /// What others tell a thread.
 pub(crate) enum Order {

@@ -159,8 +159,8 @@ impl Rates {
             return;
         }
         self.since = Some(since + BUCKET * u32::try_from(passed).unwrap_or(u32::MAX));
+        let left = SPREAD_LEFT.powi(i32::try_from(passed).unwrap_or(i32::MAX));
         for own in &mut self.own {
-            let left = SPREAD_LEFT.powi(i32::try_from(passed).unwrap_or(i32::MAX));
             own.keys *= left;
             own.others *= left;
         }

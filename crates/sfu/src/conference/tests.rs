@@ -606,6 +606,14 @@ fn join_without_feedback(room: &mut Room, key: u32) {
     room.conference.handle_connected(room.now, EndpointKey(key), &mut room.out);
 }
 
+/// One who sends, and one whose path takes so much.
+fn with_limit(bits_per_second: u64) -> Room {
+    let mut room = Room::of(1);
+    join_without_feedback(&mut room, 1);
+    room.conference.endpoints[1].path.handle_remb(bits_per_second);
+    room
+}
+
 /// The receiver complains of the last picture packet that it got.
 fn complain_of_last(room: &mut Room, key: u32) {
     let last = room.rtp_to(key).iter().rev().find(|packet| packet.header.payload_type == 100).unwrap().header;
@@ -728,9 +736,7 @@ fn a_probe_of_a_receiver_with_rtx_repeats_what_was_sent_lately() {
 
 #[test]
 fn repetitions_take_no_more_than_a_fifth_of_a_path() {
-    let mut room = Room::of(1);
-    join_without_feedback(&mut room, 1);
-    room.conference.endpoints[1].path.handle_remb(400_000);
+    let mut room = with_limit(400_000);
     for sequence in 1..=300 {
         room.video(0, 1, sequence, (sequence == 1).then_some(180));
         room.wait(10);
@@ -743,9 +749,7 @@ fn repetitions_take_no_more_than_a_fifth_of_a_path() {
 
 #[test]
 fn a_retransmission_waits_for_the_pacer() {
-    let mut room = Room::of(1);
-    join_without_feedback(&mut room, 1);
-    room.conference.endpoints[1].path.handle_remb(100_000);
+    let mut room = with_limit(100_000);
     for sequence in 1..=20 {
         room.video(0, 1, sequence, (sequence == 1).then_some(180));
         room.wait(100);

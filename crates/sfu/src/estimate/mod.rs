@@ -246,7 +246,7 @@ impl Estimator {
         let bps = match self.remb_bps {
             Some(remb) if !self.answers.any => remb.min(self.loss.bound_bps().unwrap_or(remb)),
             None if self.answers.is_mute && !self.answers.any => return None,
-            Some(_) | None => self.delay.bps().min(self.loss.bound_bps().unwrap_or(f64::INFINITY)),
+            Some(_) | None => self.allowed_bps(),
         };
         Some(bps.clamp(FLOOR_BPS, self.cap_bps) as u64)
     }
@@ -398,8 +398,7 @@ impl Estimator {
     }
 
     fn conclude_probe(&mut self, now_us: u64) {
-        let known_bps = self.delay.bps().min(self.loss.bound_bps().unwrap_or(f64::INFINITY));
-        let Some(Finding { bps, is_limit }) = self.prober.conclude(now_us, self.rtt_us(), known_bps) else {
+        let Some(Finding { bps, is_limit }) = self.prober.conclude(now_us, self.rtt_us(), self.allowed_bps()) else {
             return;
         };
         self.counters.probes_passed += u64::from(!is_limit);
@@ -409,8 +408,13 @@ impl Estimator {
         self.loss.raise(bps, self.delay.bps());
     }
 
+    /// What delay and loss allow, in bits per second.
+    fn allowed_bps(&self) -> f64 {
+        self.delay.bps().min(self.loss.bound_bps().unwrap_or(f64::INFINITY))
+    }
+
     fn note_drop(&mut self, now_us: u64) {
-        let bps = self.delay.bps().min(self.loss.bound_bps().unwrap_or(f64::INFINITY));
+        let bps = self.allowed_bps();
         if bps < self.height_bps * DROP {
             self.prober.dropped(now_us);
             self.height_bps = bps;
