@@ -341,4 +341,19 @@ mod tests {
         camera.wish(3, 200);
         assert_eq!((camera.wanted_height(), camera.wish_of(3), camera.wish_of(70)), (200, 200, 0));
     }
+
+    #[test]
+    fn a_screen_that_comes_to_rest_keeps_its_layers_until_its_first_late_frame() {
+        let (mut source, start) = (camera(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let frame = codec::FrameInfo { starts_frame: true, ends_frame: true, ..codec::FrameInfo::default() };
+        for ms in (0..=2_000).step_by(40) {
+            source.encodings[0].crossed(at(ms));
+            source.encodings[0].rates.count(at(ms), &frame, 1_000);
+        }
+        assert!(source.refresh_layers(at(2_000)));
+        let shape = source.shape();
+        assert!(!source.refresh_layers(at(3_200)) && source.shape() == shape, "1.2 s without a frame");
+        assert!(source.refresh_layers(at(3_600)), "it has stopped");
+    }
 }

@@ -343,3 +343,17 @@ fn a_check_that_changes_nothing_is_answered_as_the_agent_would_and_any_other_is_
     restart(&mut pair);
     assert_eq!(alone(&mut pair, client, &check), None, "during a restart both agents look");
 }
+
+#[test]
+fn an_address_that_never_answered_one_of_our_checks_is_sent_nothing_but_checks_and_answers() {
+    let mut pair = Pair::connected();
+    pair.run(Duration::from_secs(20));
+    let before = pair.remote();
+    pair.ignores_checks = true;
+    pair.client_address = elsewhere(1);
+    for _ in 0..20 {
+        pair.run(Duration::from_secs(1));
+        assert_eq!(pair.remote(), before, "its own checks prove nothing of where it is");
+    }
+    assert!(pair.bridge_events.contains(&Event::Address(elsewhere(1))), "they came");
+}
