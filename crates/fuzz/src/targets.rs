@@ -1,5 +1,8 @@
 //! The targets and what each promises.
 
+mod meeting;
+mod secure;
+
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,17 +17,18 @@ use tertulia_media::worker::batch::{Batch, Flush};
 use tertulia_media::worker::{self, Command, Worker};
 use tertulia_model::profile::Codec;
 use tertulia_model::{
-    BridgeEvent, BridgeRequest, Capabilities, ConferenceId, DtlsSetup, EndpointId, EventSink, FeedbackSsrcs,
-    RemoteTransport, Ssrc,
+    BridgeEvent, BridgeRequest, Capabilities, ConferenceId, DtlsSetup, EndpointId, EventSink, RemoteTransport,
 };
-use tertulia_rtp::codec::dependency::Structure;
-use tertulia_rtp::codec::{self, Inspector, Layer};
+use tertulia_rtp::codec::dependency::{Head, Structure};
+use tertulia_rtp::codec::{self, FrameInfo, Inspector, Layer};
 use tertulia_rtp::rtcp::{Compound, Rtcp};
 use tertulia_rtp::transport_cc::{self, Recorder};
 use tertulia_rtp::{Packet, packet, red};
-use tertulia_sfu::{Egress, EndpointKey};
 use tertulia_xmpp::jingle::offer::ReceivedOffer;
 use tertulia_xmpp::{BareJid, FullJid};
+
+pub use meeting::{channel, encodings_seen, retransmission, sfu};
+pub use secure::{sctp, srtp};
 
 /// A named target.
 pub type Target = (&'static str, fn(&[u8]));
@@ -42,11 +46,14 @@ pub const ALL: &[Target] = &[
     ("av1", av1),
     ("dependency", dependency),
     ("red", redundant),
+    ("rtx", retransmission),
     ("feedback", feedback),
     ("transport-cc", recorder),
     ("channel", channel),
     ("sfu", sfu),
     ("stun-user", stun_user),
+    ("srtp", srtp),
+    ("sctp", sctp),
     ("frames", frames),
     ("dcep", dcep),
     ("datagram", datagram),
@@ -144,7 +151,7 @@ pub fn rtcp(input: &[u8]) {
 }
 
 /// What is known of a packet holds together, whatever came before it.
-fn inspected(inspector: &mut Inspector, codec: Codec, payload: &[u8], descriptor: Option<&[u8]>) {
+fn inspected(inspector: &mut Inspector, codec: Codec, payload: &[u8], descriptor: Option<&[u8]>) -> FrameInfo {
     let info = inspector.inspect(codec, payload, payload.len().is_multiple_of(2), descriptor);
     assert!(!info.starts_keyframe || info.starts_frame, "a key frame starts a frame");
     for (from, to) in
@@ -159,6 +166,7 @@ fn inspected(inspector: &mut Inspector, codec: Codec, payload: &[u8], descriptor
     assert_eq!(moved, payload, "forth and back");
     let layers: Vec<_> = inspector.layers().map(|declared| declared.layer).collect();
     assert!(layers.is_sorted_by(|one, other| one < other), "{layers:?}");
+    info
 }
 
 /// Packets of a stream, each after a byte that says how long it is: the inspector stays sound.
@@ -201,9 +209,28 @@ pub fn h264(input: &[u8]) {
     stream(Codec::H264, input);
 }
 
-/// AV1's aggregation header.
-pub fn av1(input: &[u8]) {
-    stream(Codec::Av1, input);
+/// AV1's aggregation header and dependency descriptors: payloads and descriptors by turns, each after a byte that says how long it is. What
+/// waits for its structure tells nothing but its number, and what brings one says so at its head.
+pub fn av1(mut input: &[u8]) {
+    let mut inspector = Inspector::default();
+    let mut part = || {
+        let (len, rest) = input.split_first()?;
+        let part;
+        (part, input) = rest.split_at(rest.len().min(usize::from(*len)));
+        Some(part)
+    };
+    while let Some(payload) = part() {
+        let descriptor = part().filter(|descriptor| !descriptor.is_empty());
+        let info = inspected(&mut inspector, Codec::Av1, payload, descriptor);
+        let head = descriptor.and_then(Head::parse);
+        assert_eq!(info.frame_number, head.map(|head| head.frame_number));
+        if info.needs_structure {
+            assert!(info.templates.is_none() && head.is_some_and(|head| !head.has_structure));
+        }
+        if info.templates.is_some() {
+            assert!(head.is_some_and(|head| head.has_structure && head.start_of_frame == info.starts_frame));
+        }
+    }
 }
 
 /// Dependency descriptors, each after a byte that says how long it is, as one stream; and each moved: it reads the same
@@ -271,30 +298,6 @@ pub fn recorder(input: &[u8]) {
     }
 }
 
-/// A conference takes any text on a channel.
-pub fn channel(input: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(input) {
-        let (mut conference, now) = conference();
-        let mut out = Vec::new();
-        conference.handle_channel_message(now, EndpointKey(0), text, &mut out);
-        conference.on_timeout(now + Duration::from_secs(1), &mut Nowhere, &mut out);
-    }
-}
-
-/// A conference takes any packets, RTP and RTCP.
-pub fn sfu(input: &[u8]) {
-    let (mut conference, now) = conference();
-    let mut out = Vec::new();
-    for (n, bytes) in input.chunks(48).enumerate() {
-        let at = now + Duration::from_millis(n as u64 * 10);
-        conference.handle_rtp(at, EndpointKey(0), bytes, &mut Nowhere, &mut out);
-        conference.finish_turn(at, &mut Nowhere);
-        conference.handle_rtcp(at, EndpointKey(1), bytes, &mut Nowhere);
-        conference.on_timeout(at, &mut Nowhere, &mut out);
-        conference.on_timeout(at, &mut Nowhere, &mut out);
-    }
-}
-
 /// The walk over a check's attributes ends inside it.
 pub fn stun_user(input: &[u8]) {
     if let Some(user) = username_of(input) {
@@ -358,49 +361,7 @@ pub fn datagram(input: &[u8]) {
     });
 }
 
-fn conference() -> (tertulia_sfu::Conference, Instant) {
-    let feedback = FeedbackSsrcs { audio: Ssrc(1), video: Ssrc(2) };
-    let mut conference = tertulia_sfu::Conference::new(ConferenceId(1), feedback, tertulia_sfu::Policy::default(), 7);
-    let (now, mut out) = (Instant::now(), Vec::new());
-    for n in 0..2 {
-        let id = EndpointId::parse(&format!("p{n}")).unwrap();
-        let xml = crate_sources(n);
-        conference.add_endpoint(now, EndpointKey(n), id.clone(), FULL);
-        let set = tertulia_xmpp::sources::from_client(&xml, &id).unwrap();
-        conference.set_sources(now, EndpointKey(n), &set);
-        conference.handle_connected(now, EndpointKey(n), &mut out);
-        conference.handle_channel_open(now, EndpointKey(n), &mut out);
-    }
-    (conference, now)
-}
-
-/// SSRCs that mutated packets are likely to hit: 1010101n and 2020202n.
-fn crate_sources(n: u32) -> tertulia_xmpp::Element {
-    let (video, rtx, audio) = (0x0101_0101 + n, 0x0202_0202 + n, 0x0303_0303 + n);
-    let text = format!(
-        "<jingle xmlns='urn:xmpp:jingle:1'><content name='video'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='video'>\
-         <source xmlns='urn:xmpp:jingle:apps:rtp:ssma:0' ssrc='{video}' name='p{n}-v0'/>\
-         <source xmlns='urn:xmpp:jingle:apps:rtp:ssma:0' ssrc='{rtx}' name='p{n}-v0'/>\
-         <ssrc-group xmlns='urn:xmpp:jingle:apps:rtp:ssma:0' semantics='FID'><source ssrc='{video}'/><source ssrc='{rtx}'/></ssrc-group>\
-         </description></content><content name='audio'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'>\
-         <source xmlns='urn:xmpp:jingle:apps:rtp:ssma:0' ssrc='{audio}' name='p{n}-a0'/></description></content></jingle>"
-    );
-    tertulia_xmpp::parse(&text).unwrap()
-}
-
 struct Nowhere;
-
-impl Egress for Nowhere {
-    fn rtp(&mut self, _: EndpointKey, write: impl FnOnce(&mut [u8]) -> usize) {
-        let mut buffer = [0u8; 1500];
-        let len = write(&mut buffer);
-        assert!(len == 0 || Packet::parse(&buffer[..len]).is_some());
-    }
-
-    fn rtcp(&mut self, _: EndpointKey, compound: &[u8]) {
-        assert!(Compound::new(compound).next().is_some());
-    }
-}
 
 impl Flush for Nowhere {
     fn flush(&mut self, _: &Batch) {}

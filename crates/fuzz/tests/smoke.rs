@@ -60,3 +60,9 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16)).collect::<Option<_>>()?;
     Some(digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair.get(1).unwrap_or(&0)).unwrap()).collect())
 }
+
+#[test]
+fn the_scripts_of_meetings_switch_between_encodings() {
+    let most = corpus("sfu").iter().map(|input| tertulia_fuzz::targets::encodings_seen(input)).max();
+    assert_eq!(most, Some(3), "else nothing is known of switches");
+}

@@ -32,7 +32,7 @@ const PROTOCOL: &str = "http://jitsi.org/protocols/colibri";
 
 /// What a channel tells its transport.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub enum Heard {
     /// It is open, or open for sending again after it was full and texts were dropped.
     Open,
     /// A text came.
@@ -44,7 +44,7 @@ pub(super) enum Heard {
 }
 
 /// An association and the channel on it.
-pub(super) struct DataChannel {
+pub struct DataChannel {
     endpoint: Endpoint,
     association: Option<(AssociationHandle, Association)>,
     /// The stream of the one channel.
@@ -58,13 +58,13 @@ pub(super) struct DataChannel {
 
 impl DataChannel {
     /// Whether a packet asks for an association: verification tag 0, and INIT as its first chunk (RFC 9260 §8.5.1).
-    pub(super) fn is_asked_for(packet: &[u8]) -> bool {
+    pub fn is_asked_for(packet: &[u8]) -> bool {
         const INIT: u8 = 1;
         packet.get(4..8) == Some(&[0; 4]) && packet.get(12) == Some(&INIT)
     }
 
     /// The side that waits.
-    pub(super) fn accept() -> Self {
+    pub fn accept() -> Self {
         let endpoint = Endpoint::new(Arc::clone(&CONFIG.endpoint), Some(Arc::clone(&CONFIG.server)));
         Self {
             endpoint,
@@ -77,8 +77,8 @@ impl DataChannel {
         }
     }
 
-    /// The side that asks, as clients do.
-    pub(super) fn connect() -> Option<Self> {
+    /// The side that asks, as clients do; `None` when the association cannot be begun.
+    pub fn connect() -> Option<Self> {
         let mut channel = Self::accept();
         let mut config = ClientConfig::new();
         config.transport = transport_config();
@@ -86,17 +86,18 @@ impl DataChannel {
         Some(channel)
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    /// Whether the channel is open.
+    pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
     /// Whether the association is gone and everything is sent.
-    pub(super) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.is_over
     }
 
     /// Takes the content of one DTLS record.
-    pub(super) fn handle(&mut self, now: Instant, packet: &[u8], heard: &mut Vec<Heard>) {
+    pub fn handle(&mut self, now: Instant, packet: &[u8], heard: &mut Vec<Heard>) {
         match self.endpoint.handle(now, PEER, None, None, packet.to_vec().into()) {
             Some((handle, DatagramEvent::NewAssociation(association))) => {
                 // A browser has one; whoever asks again with another tag is ignored.
@@ -114,7 +115,7 @@ impl DataChannel {
     }
 
     /// Runs what is due.
-    pub(super) fn on_timeout(&mut self, now: Instant, heard: &mut Vec<Heard>) {
+    pub fn on_timeout(&mut self, now: Instant, heard: &mut Vec<Heard>) {
         self.due = None;
         if let Some((_, association)) = &mut self.association {
             association.handle_timeout(now);
@@ -123,13 +124,13 @@ impl DataChannel {
     }
 
     /// When [`DataChannel::on_timeout`] next has work to do. An idle association has none.
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let timer = self.association.as_ref().and_then(|(_, association)| association.poll_timeout());
         self.due.into_iter().chain(timer).min()
     }
 
     /// Puts a text into the queue of the open channel; `false` when it is not open, full, or the text is too long.
-    pub(super) fn send(&mut self, now: Instant, text: &str) -> bool {
+    pub fn send(&mut self, now: Instant, text: &str) -> bool {
         let Some((stream, (_, association))) = self.open.zip(self.association.as_mut()) else { return false };
         let Ok(mut stream) = association.stream(stream) else { return false };
         let waiting = stream.buffered_amount().unwrap_or(0);
@@ -158,7 +159,7 @@ impl DataChannel {
     }
 
     /// The next packet to send as a DTLS record.
-    pub(super) fn next_packet(&mut self, now: Instant) -> Option<Vec<u8>> {
+    pub fn next_packet(&mut self, now: Instant) -> Option<Vec<u8>> {
         if self.packets.is_empty() {
             let association = self.association.as_mut();
             let transmit =

@@ -19,9 +19,9 @@ use tertulia_model::{DtlsSetup, Fingerprint, HashFunction, IceCredentials};
 use crate::identity::Identity;
 pub use crate::srtp::Profile;
 use crate::srtp::{Inbound, OpenError, Outbound, STREAMS_OF_ONE, STREAMS_OF_ROOM};
-use channel::{DataChannel, Heard};
 use ice::Ice;
 
+pub use channel::{DataChannel, Heard};
 pub use dcep::Dcep;
 pub use ice::{ADDRESSES_MAX, QUIET, is_stream, stream_local, username_of};
 pub use responder::Responder;
