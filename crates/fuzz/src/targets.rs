@@ -151,8 +151,15 @@ pub fn rtcp(input: &[u8]) {
 }
 
 /// What is known of a packet holds together, whatever came before it.
-fn inspected(inspector: &mut Inspector, codec: Codec, payload: &[u8], descriptor: Option<&[u8]>) -> FrameInfo {
-    let info = inspector.inspect(codec, payload, payload.len().is_multiple_of(2), descriptor);
+fn inspected(
+    inspector: &mut Inspector,
+    codec: Codec,
+    number: u64,
+    payload: &[u8],
+    descriptor: Option<&[u8]>,
+) -> FrameInfo {
+    let marker = payload.len().is_multiple_of(2);
+    let info = inspector.inspect(codec, number, payload, marker, descriptor);
     assert!(!info.starts_keyframe || info.starts_frame, "a key frame starts a frame");
     for (from, to) in
         [(None, Layer::HIGHEST), (Some(Layer::LOWEST), Layer::HIGHEST), (Some(Layer::HIGHEST), Layer::LOWEST)]
@@ -169,14 +176,41 @@ fn inspected(inspector: &mut Inspector, codec: Codec, payload: &[u8], descriptor
     info
 }
 
-/// Packets of a stream, each after a byte that says how long it is: the inspector stays sound.
+/// Packets of a stream, each after a byte that says how long it is: the inspector stays sound, and what may be encrypted end to end changes
+/// nothing.
 fn stream(codec: Codec, mut input: &[u8]) {
-    let mut inspector = Inspector::default();
+    let (mut inspector, mut blind) = (Inspector::default(), Inspector::default());
+    let mut number = 0;
     while let Some((len, rest)) = input.split_first() {
         let (payload, rest) = rest.split_at(rest.len().min(usize::from(*len)));
-        inspected(&mut inspector, codec, payload, None);
+        // Now and then one is missing.
+        number += 1 + u64::from(payload.len() % 8 == 7);
+        let info = inspected(&mut inspector, codec, number, payload, None);
+        assert_eq!(inspected(&mut blind, codec, number, &veiled(codec, payload), None), info);
         input = rest;
     }
+}
+
+/// A payload with other bytes behind what RTP says of it.
+fn veiled(codec: Codec, payload: &[u8]) -> Vec<u8> {
+    let mut clear: Vec<usize> = match codec {
+        // Clients leave the first ten bytes of a frame as they are.
+        Codec::Vp8 => (0..codec::vp8::Descriptor::parse(payload).map_or(payload.len(), |own| own.len + 10)).collect(),
+        Codec::Vp9 => (0..codec::vp9::Descriptor::parse(payload).map_or(payload.len(), |own| own.len)).collect(),
+        _ => vec![0],
+    };
+    match payload.first().map(|first| first & 0x1f) {
+        Some(24) if codec == Codec::H264 => {
+            let mut at = 1;
+            while let Some(&[high, low]) = payload.get(at..at + 2) {
+                clear.extend([at, at + 1, at + 2]);
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            }
+        }
+        Some(28) if codec == Codec::H264 => clear.push(1),
+        _ => {}
+    }
+    payload.iter().enumerate().map(|(at, byte)| byte ^ if clear.contains(&at) { 0 } else { 0xa5 }).collect()
 }
 
 /// VP8's descriptor; its ids move inside the payload and nothing else does.
@@ -212,7 +246,7 @@ pub fn h264(input: &[u8]) {
 /// AV1's aggregation header and dependency descriptors: payloads and descriptors by turns, each after a byte that says how long it is. What
 /// waits for its structure tells nothing but its number, and what brings one says so at its head.
 pub fn av1(mut input: &[u8]) {
-    let mut inspector = Inspector::default();
+    let (mut inspector, mut number) = (Inspector::default(), 0);
     let mut part = || {
         let (len, rest) = input.split_first()?;
         let part;
@@ -221,7 +255,8 @@ pub fn av1(mut input: &[u8]) {
     };
     while let Some(payload) = part() {
         let descriptor = part().filter(|descriptor| !descriptor.is_empty());
-        let info = inspected(&mut inspector, Codec::Av1, payload, descriptor);
+        number += 1;
+        let info = inspected(&mut inspector, Codec::Av1, number, payload, descriptor);
         let head = descriptor.and_then(Head::parse);
         assert_eq!(info.frame_number, head.map(|head| head.frame_number));
         if info.needs_structure {
@@ -240,7 +275,7 @@ pub fn dependency(mut input: &[u8]) {
     while let Some((len, rest)) = input.split_first() {
         let (descriptor, rest) = rest.split_at(rest.len().min(usize::from(*len)));
         input = rest;
-        inspected(&mut inspector, Codec::Av1, &[0x10, 0], Some(descriptor));
+        inspected(&mut inspector, Codec::Av1, 0, &[0x10, 0], Some(descriptor));
         known = Structure::parse(descriptor).or(known);
         let mut copy = descriptor.to_vec();
         codec::dependency::shift(&mut copy, 1_000, 60);

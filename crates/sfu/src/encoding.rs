@@ -166,7 +166,7 @@ impl Encoding {
                 continue;
             };
             let bytes = packet.payload.len() + OVERHEAD;
-            let info = self.inspector.inspect(codec, packet.payload, packet.marker, Some(packet.descriptor));
+            let info = self.inspector.inspect(codec, number, packet.payload, packet.marker, Some(packet.descriptor));
             self.cache.set_info(number, info);
             if info.needs_structure {
                 self.hold(number);
@@ -326,7 +326,7 @@ mod tests {
 
     /// Keeps a packet of AV1 with this descriptor as a conference does; whether it waits.
     fn keep(encoding: &mut Encoding, now: Instant, number: SeqNo, descriptor: &[u8]) -> bool {
-        let info = encoding.inspector.inspect(Codec::Av1, &[0x10], true, Some(descriptor));
+        let info = encoding.inspector.inspect(Codec::Av1, number, &[0x10], true, Some(descriptor));
         let (payload, marker, payload_type, timestamp) = (&[0x10][..], true, 41, 0);
         encoding.cache.insert(now, KEEP, Packet { number, marker, payload_type, timestamp, info, payload, descriptor });
         if info.needs_structure {

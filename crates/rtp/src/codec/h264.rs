@@ -1,10 +1,13 @@
 //! H.264 payloads (RFC 6184 §5): key frames, and frames that nothing refers to, which are the second temporal layer of
-//! a stream that says nothing else of layers. With end-to-end encryption the unit headers are all that may be relied
-//! on.
+//! a stream that says nothing else of layers.
+//!
+//! Unit headers are read and nothing behind them, which may be encrypted end to end. Where a picture begins is RTP's to
+//! say.
 
 use super::FrameInfo;
 use super::inspector::Seen;
 use super::layer::{self, Layer, LayerMask};
+use crate::sequence::SeqNo;
 
 const SLICE: u8 = 1;
 const IDR: u8 = 5;
@@ -15,34 +18,20 @@ const FU_A: u8 = 28;
 /// What is remembered of a stream.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Units {
-    /// The latest packet held what stands before the slices of a picture, and no slice.
-    before_slices: bool,
-    parameters: Parameters,
-}
-
-/// How the stream sends its parameter sets, without which a key frame is of no use to who comes newly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Parameters {
-    /// Never seen: they come another way.
-    #[default]
-    Apart,
-    /// Before each key frame.
-    Ahead,
-    /// Usually ahead, but not before the latest key frame: they were lost, or are not repeated any more.
-    Missed,
+    /// The highest number that came, and whether its packet was the last of a picture.
+    newest: Option<(SeqNo, bool)>,
 }
 
 /// What one packet holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Content {
+    /// A parameter set of a sequence begins: it stands before the slices of a key frame.
     parameters: bool,
     idr: bool,
     /// Any slice.
     slice: bool,
     /// The packet begins with the first bytes of a unit.
     begins_unit: bool,
-    /// A slice begins that has the first macroblock of its picture.
-    begins_picture: bool,
     /// Something refers to one of the slices, or the packet has none.
     reference: bool,
 }
@@ -52,30 +41,27 @@ impl Content {
         let first = *payload.first()?;
         let mut own = Self { begins_unit: true, ..Self::default() };
         match first & 0x1f {
-            STAP_A => aggregated(&payload[1..]).for_each(|unit| own.add(unit[0], unit.get(1))),
+            STAP_A => aggregated(&payload[1..]).for_each(|unit| own.add(unit[0])),
             FU_A => {
                 let header = *payload.get(1)?;
                 own.begins_unit = header & 0x80 != 0;
-                own.add((first & 0xe0) | (header & 0x1f), payload.get(2).filter(|_| own.begins_unit));
+                own.add((first & 0xe0) | (header & 0x1f));
             }
-            _ => own.add(first, payload.get(1)),
+            _ => own.add(first),
         }
         own.reference |= !own.slice;
         Some(own)
     }
 
-    /// `after` is the byte behind the unit's header, where the unit begins in this packet.
-    fn add(&mut self, header: u8, after: Option<&u8>) {
+    fn add(&mut self, header: u8) {
         let kind = header & 0x1f;
         match kind {
             SLICE..=IDR => {
                 self.slice = true;
                 self.idr |= kind == IDR;
                 self.reference |= header & 0x60 != 0;
-                // first_mb_in_slice is 0: a single bit, which is set.
-                self.begins_picture |= after.is_some_and(|byte| byte & 0x80 != 0);
             }
-            SPS => self.parameters = true,
+            SPS => self.parameters |= self.begins_unit,
             _ => {}
         }
     }
@@ -93,9 +79,13 @@ fn aggregated(mut units: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 impl Units {
     /// Looks at one payload.
-    pub(crate) fn inspect(&mut self, payload: &[u8], marker: bool, seen: &mut Seen) -> FrameInfo {
+    pub(crate) fn inspect(&mut self, number: SeqNo, payload: &[u8], marker: bool, seen: &mut Seen) -> FrameInfo {
+        let follows_picture = self.follows_picture(number, marker);
         let Some(content) = Content::of(payload) else { return FrameInfo::unknown(marker) };
-        let (starts_frame, starts_keyframe) = self.starts(content);
+        let begins = content.begins_unit && follows_picture;
+        // A key frame without its usual parameter sets is one whose sender repeats them no more: none is missing before it.
+        let starts_keyframe = content.parameters || begins && content.idr;
+        let starts_frame = begins || starts_keyframe;
         if starts_keyframe {
             seen.begin();
         }
@@ -118,23 +108,16 @@ impl Units {
         }
     }
 
-    /// Whether a frame starts with the packet, and whether it is a key frame: at the parameter sets, if they come in
-    /// front of it.
-    fn starts(&mut self, content: Content) -> (bool, bool) {
-        let continues = std::mem::replace(&mut self.before_slices, !content.slice);
-        let starts_frame = content.begins_unit && !continues && (content.begins_picture || !content.slice);
-        if content.parameters {
-            self.parameters = Parameters::Ahead;
-            return (true, true);
+    /// Whether the packet before this one is the last of a picture. When it is missing or late, nobody can tell.
+    fn follows_picture(&mut self, number: SeqNo, marker: bool) -> bool {
+        let Some((newest, ended)) = self.newest else {
+            self.newest = Some((number, marker));
+            return true;
+        };
+        if number > newest {
+            self.newest = Some((number, marker));
         }
-        if !content.idr || !content.begins_picture || continues {
-            return (starts_frame, false);
-        }
-        let is_complete = self.parameters != Parameters::Ahead;
-        if !is_complete {
-            self.parameters = Parameters::Missed;
-        }
-        (starts_frame, is_complete)
+        ended && number == newest + 1
     }
 }
 
@@ -143,72 +126,90 @@ mod tests {
     use super::*;
 
     fn inspect(payload: &[u8]) -> FrameInfo {
-        Units::default().inspect(payload, false, &mut Seen::default())
+        Units::default().inspect(1, payload, false, &mut Seen::default())
     }
 
-    /// A slice's second byte when it has the first macroblock, and when it has not.
-    const FIRST: u8 = 0x88;
-    const LATER: u8 = 0x48;
+    /// Packets one after the other, each with its number and its marker: which start a frame, and which a key frame.
+    fn starts(packets: &[(SeqNo, &[u8], bool)]) -> (Vec<SeqNo>, Vec<SeqNo>) {
+        let (mut units, mut seen) = (Units::default(), Seen::default());
+        let (mut frames, mut keys) = (Vec::new(), Vec::new());
+        for (number, payload, marker) in packets {
+            let info = units.inspect(*number, payload, *marker, &mut seen);
+            frames.extend(info.starts_frame.then_some(*number));
+            keys.extend(info.starts_keyframe.then_some(*number));
+        }
+        (frames, keys)
+    }
 
     #[test]
     fn parameter_sets_and_idr_slices_start_key_frames() {
         assert!(inspect(&[0x67]).starts_keyframe);
         assert!(inspect(&[0x78, 0, 1, 0x67, 0, 1, 0x68]).starts_keyframe, "STAP-A of SPS, PPS");
-        assert!(inspect(&[0x65, FIRST]).starts_keyframe);
-        assert!(inspect(&[0x7c, 0x85, FIRST]).starts_keyframe, "FU-A, start of an IDR slice");
-        assert!(!inspect(&[0x7c, 0x05, FIRST]).starts_keyframe, "FU-A, inside of it");
-        assert!(!inspect(&[0x65, LATER]).starts_keyframe, "its second slice");
-        assert!(!inspect(&[0x41, FIRST]).starts_keyframe);
+        assert!(inspect(&[0x65]).starts_keyframe);
+        assert!(inspect(&[0x7c, 0x85]).starts_keyframe, "FU-A, start of an IDR slice");
+        assert!(!inspect(&[0x7c, 0x05]).starts_keyframe, "FU-A, inside of it");
+        assert!(
+            inspect(&[0x7c, 0x87]).starts_keyframe,
+            "FU-A, start of what seems to be an SPS: a whole frame, encrypted"
+        );
+        assert!(!inspect(&[0x7c, 0x47]).starts_keyframe, "and its end");
+        assert!(!inspect(&[0x41]).starts_keyframe);
         assert!(!inspect(&[0x78, 9, 9]).starts_keyframe);
     }
 
     #[test]
-    fn a_picture_in_several_packets_starts_once() {
-        let (mut units, mut seen) = (Units::default(), Seen::default());
-        let packets: [(&[u8], bool); 6] = [
-            (&[0x78, 0, 1, 0x67, 0, 1, 0x68], true),
-            (&[0x7c, 0x85, FIRST], false),
-            (&[0x7c, 0x45], false),
-            (&[0x65, LATER], false),
-            (&[0x41, FIRST], true),
-            (&[0x41, LATER], false),
-        ];
-        for (packet, starts) in packets {
-            assert_eq!(units.inspect(packet, false, &mut seen).starts_frame, starts, "{packet:x?}");
+    fn a_picture_in_several_packets_starts_once_whatever_stands_behind_the_headers() {
+        for noise in [0x00, 0x48, 0x88, 0xff] {
+            let packets: [(SeqNo, &[u8], bool); 8] = [
+                (1, &[0x78, 0, 1, 0x67, 0, 1, 0x68], false),
+                (2, &[0x7c, 0x85, noise], false),
+                (3, &[0x7c, 0x45, noise], false),
+                (4, &[0x65, noise], true),
+                (5, &[0x41, noise], false),
+                (6, &[0x41, noise], true),
+                (7, &[0x65, noise], false),
+                (8, &[0x65, noise], true),
+            ];
+            assert_eq!(starts(&packets), (vec![1, 5, 7], vec![1, 7]), "{noise:x}");
         }
     }
 
     #[test]
-    fn a_key_frame_without_its_usual_parameter_sets_starts_nothing_once() {
-        let (mut units, mut seen) = (Units::default(), Seen::default());
-        let mut starts = |payload: &[u8]| units.inspect(payload, false, &mut seen).starts_keyframe;
-        assert!(starts(&[0x67]));
-        assert!(!starts(&[0x65, FIRST]), "goes on after the sets");
-        assert!(!starts(&[0x41, FIRST]));
-        assert!(!starts(&[0x65, FIRST]), "the sets were lost");
-        assert!(starts(&[0x65, FIRST]), "they are not repeated any more");
+    fn where_a_picture_begins_is_not_guessed_when_the_packet_before_is_missing_or_late() {
+        let slice: &[u8] = &[0x65, 0x88];
+        let packets = [(1, slice, true), (3, slice, false), (4, slice, true), (2, slice, true), (5, slice, true)];
+        assert_eq!(starts(&packets), (vec![1, 5], vec![1, 5]));
+        assert_eq!(
+            starts(&[(1, slice, true), (3, &[0x67], false)]).1,
+            [1, 3],
+            "parameter sets are a beginning all the same"
+        );
     }
 
     #[test]
     fn frames_that_nothing_refers_to_are_the_second_temporal_layer() {
         let (mut units, mut seen) = (Units::default(), Seen::default());
-        let mut at = |payload: &[u8]| units.inspect(payload, true, &mut seen);
-        let only = at(&[0x41, FIRST]);
+        let mut number = 0;
+        let mut at = |payload: &[u8]| {
+            number += 1;
+            units.inspect(number, payload, true, &mut seen)
+        };
+        let only = at(&[0x41, 0]);
         assert_eq!((only.present, only.switchable), (LayerMask::ALL, LayerMask::ALL), "no layers so far");
         let (low, high) = (Layer::new(0, 0), Layer::new(0, 1));
-        for packet in [&[0x01, FIRST][..], &[0x1c, 0x81, FIRST], &[0x18, 0, 1, 0x09, 0, 2, 0x01, FIRST]] {
+        for packet in [&[0x01, 0][..], &[0x1c, 0x81, 0], &[0x18, 0, 1, 0x09, 0, 2, 0x01, 0]] {
             let info = at(packet);
             assert!(info.discardable && info.layer == high, "{packet:x?}");
             assert!(!info.present.contains(low) && info.present.contains(high));
             assert!(info.allows(Some(low), Layer::new(0, 7)));
         }
-        assert!(at(&[0x61, FIRST]).present.contains(low));
+        assert!(at(&[0x61, 0]).present.contains(low));
         assert!(at(&[0x06, 1]).present.contains(low), "supplemental information goes to everybody");
     }
 
     #[test]
     fn nothing_is_read_beyond_a_short_payload() {
-        let stap = [0x78, 0, 2, 0x65, FIRST, 0, 1, 0x67];
+        let stap = [0x78, 0, 2, 0x65, 0, 0, 1, 0x67];
         for len in 0..stap.len() {
             let _ = inspect(&stap[..len]);
         }

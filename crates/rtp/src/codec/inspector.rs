@@ -6,6 +6,7 @@ use super::dependency::{Dependencies, Head};
 use super::layer::{self, Layer, LayerMask};
 use super::vp9::Scalability;
 use super::{FrameInfo, av1, h264, vp8};
+use crate::sequence::SeqNo;
 
 /// After so many packets a key frame may forget which layers there were: fewer could be one slow layer's turn.
 const FORGET_AFTER: u16 = 128;
@@ -32,14 +33,21 @@ pub struct Inspector {
 }
 
 impl Inspector {
-    /// Looks at one packet, in order of arrival. `descriptor` is the data of the dependency descriptor extension, which
-    /// wins where it is sent and its structure is known.
-    pub fn inspect(&mut self, codec: Codec, payload: &[u8], marker: bool, descriptor: Option<&[u8]>) -> FrameInfo {
+    /// Looks at one packet, in order of arrival. `number` counts the packets of the stream as they were sent. `descriptor`
+    /// is the data of the dependency descriptor extension, which wins where it is sent and its structure is known.
+    pub fn inspect(
+        &mut self,
+        codec: Codec,
+        number: SeqNo,
+        payload: &[u8],
+        marker: bool,
+        descriptor: Option<&[u8]>,
+    ) -> FrameInfo {
         let info = match codec {
             Codec::Vp8 => vp8::inspect(payload, marker, &mut self.seen),
             Codec::Vp9 => self.scalability.inspect(payload, marker, &mut self.seen),
             Codec::Av1 => av1::inspect(payload, marker),
-            Codec::H264 => self.units.inspect(payload, marker, &mut self.seen),
+            Codec::H264 => self.units.inspect(number, payload, marker, &mut self.seen),
             Codec::Opus | Codec::Red | Codec::TelephoneEvent => FrameInfo::unknown(marker),
         };
         if info.starts_keyframe && info.height.is_some() {

@@ -217,10 +217,7 @@ impl Conference {
         let redundant = (media.row.number, media.payload);
         // A copy of which only the level is of interest has nothing to unwrap.
         let level_only = media.payload.is_empty().then_some(redundant);
-        let Some(plain) = level_only.or_else(|| without_redundancy(&media)) else {
-            source.encodings[route.encoding].omit(media.number);
-            return;
-        };
+        let plain = level_only.or_else(|| without_redundancy(&media));
         let mut is_loud = true;
         if let Some((level, endpoint)) = media.level.zip(self.endpoints.get(index_of(source.owner))) {
             let above = self.speakers.level(now, endpoint.key, &endpoint.id, AudioLevel::SILENCE - level.level);
@@ -258,12 +255,16 @@ impl Conference {
             }
             source.is_unheard = false;
             let Some(endpoint) = endpoints.get_mut(index_of(*receiver)) else { continue };
+            let taken = if endpoint.capabilities.opus_red { Some(redundant) } else { plain };
+            let Some((payload_type, payload)) = taken else {
+                course.pause(); // malformed, or encrypted end to end: nobody shall miss it
+                continue;
+            };
             let clock_rate = media.row.clock_rate;
             let Some((sequence, timestamp_by)) = course.follow(now, stream, media.number, media.timestamp, clock_rate)
             else {
                 continue;
             };
-            let (payload_type, payload) = if endpoint.capabilities.opus_red { redundant } else { plain };
             stream.count(payload.len());
             counters.forwarded += 1;
             let header = Header {
@@ -290,7 +291,7 @@ impl Conference {
         let source = &mut self.sources[route.source];
         let descriptor = Some(media.descriptor).filter(|descriptor| !descriptor.is_empty());
         let stream = &mut source.encodings[route.encoding];
-        let info = stream.inspector.inspect(media.row.codec, media.payload, media.marker, descriptor);
+        let info = stream.inspector.inspect(media.row.codec, media.number, media.payload, media.marker, descriptor);
         if info.starts_keyframe {
             source.keyframes.keyframe_arrived(now, route.encoding);
             stream.height = info.height.filter(|height| *height > 0).or(stream.height);

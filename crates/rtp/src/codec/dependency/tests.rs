@@ -241,7 +241,7 @@ impl Sender {
 }
 
 fn inspect(inspector: &mut Inspector, draft: &Draft) -> FrameInfo {
-    inspector.inspect(Codec::Av1, &[0x10, 0], true, Some(&draft.write()))
+    inspector.inspect(Codec::Av1, 0, &[0x10, 0], true, Some(&draft.write()))
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn a_template_of_a_lost_structure_leaves_what_the_payload_says() {
     let info = inspect(&mut inspector, &draft);
     assert_eq!((info.present, info.starts_keyframe, info.frame_number), (LayerMask::ALL, false, Some(9)));
     assert_eq!(inspector.layers().count(), 0);
-    let vp9 = inspector.inspect(Codec::Vp9, &[0x8c, 0], true, Some(&draft.write()));
+    let vp9 = inspector.inspect(Codec::Vp9, 0, &[0x8c, 0], true, Some(&draft.write()));
     assert!(vp9.starts_keyframe && !vp9.needs_structure, "such a payload tells enough");
 }
 
@@ -384,7 +384,7 @@ fn nothing_waits_for_a_structure_that_cannot_be_read() {
     let mut inspector = Inspector::default();
     let mut sender = Sender::new(key_svc(0), 0);
     let whole = sender.picture(true)[0].write();
-    inspector.inspect(Codec::Av1, &[0x18, 0], true, Some(&whole[..whole.len() - 8]));
+    inspector.inspect(Codec::Av1, 0, &[0x18, 0], true, Some(&whole[..whole.len() - 8]));
     let info = inspect(&mut inspector, &sender.picture(false)[0]);
     assert_eq!((info.needs_structure, info.present), (false, LayerMask::ALL));
 }
@@ -592,7 +592,7 @@ proptest! {
         for len in (0..bytes.len()).filter(|len| *len != 3) {
             prop_assert_eq!(parse(&bytes[..len], &structure), None);
             let mut inspector = Inspector::default();
-            let info = inspector.inspect(Codec::Av1, &[0x10], false, Some(&bytes[..len]));
+            let info = inspector.inspect(Codec::Av1, 0, &[0x10], false, Some(&bytes[..len]));
             let head = Head::parse(&bytes[..len]).map(|head| head.frame_number);
             prop_assert_eq!((info.frame_number, info.templates, inspector.layers().count()), (head, None, 0));
         }
@@ -602,7 +602,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..120), mut copy: [u8; 5]) {
         let mut inspector = Inspector::default();
         inspect(&mut inspector, &Sender::new(full_svc(3), 0).picture(true)[0]);
-        let _ = inspector.inspect(Codec::Av1, &bytes, false, Some(&bytes));
+        let _ = inspector.inspect(Codec::Av1, 0, &bytes, false, Some(&bytes));
         shift(&mut copy, 1, 1);
         shift(&mut copy[..4], 1, 1);
         shift(&mut copy[..2], 1, 1);
