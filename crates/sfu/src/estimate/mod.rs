@@ -320,6 +320,9 @@ impl Estimator {
     /// just before this one: otherwise lost feedback would look like a slow path.
     fn fill_gap(&mut self, base: u16, number: u8, told: &mut Told, lost: &mut impl FnMut(u16)) {
         let is_missing = self.answers.last_number.replace(number).is_some_and(|last| number != last.wrapping_add(1));
+        if is_missing {
+            self.queue.interrupt();
+        }
         let Some(next) = self.answers.next_sequence else { return };
         let gap = base.wrapping_sub(next);
         // More than the log holds, or behind.
@@ -353,7 +356,7 @@ impl Estimator {
             }
             Fate::Pending | Fate::Empty | Fate::Received => self.acked.add(arrival_us, sent.bytes),
         }
-        self.queue.add(sent.at_us, arrival_us);
+        self.queue.add(sent.at_us, arrival_us, sent.bytes);
         if sent.probe != 0 {
             self.prober.arrived(sent.probe, arrival_us, sent.bytes);
         }
@@ -385,6 +388,7 @@ impl Estimator {
             usage: self.trendline.usage(),
             acked_bps,
             quick_bps: self.acked.quick_bps(),
+            passage: self.queue.passage(),
             queue_ms,
             rtt_us,
         });

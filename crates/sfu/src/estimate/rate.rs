@@ -1,6 +1,7 @@
 //! The rate that delay allows: rises while queues stand still, falls below what arrives when they grow
 //! (draft-ietf-rmcat-gcc-02 §5.5).
 
+use super::queue::Passage;
 use super::trendline::Usage;
 
 /// Growth per second far from any known limit.
@@ -37,6 +38,10 @@ const NOISE_QUEUE_MS: f64 = 50.0;
 const NOISE_DECREASE: f64 = 0.85;
 const NOISE_GAP_US: u64 = 1_000_000;
 
+/// A path that takes less than this share of the rate, of which more was sent, has become another one: it is believed at once. The trend of the
+/// delay, which is laid through twenty frames, shows it only when the queue is full and frames are lost.
+const NARROWED: f64 = 0.5;
+
 /// What the rate is decided on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Observation {
@@ -46,6 +51,8 @@ pub(super) struct Observation {
     pub(super) acked_bps: Option<f64>,
     /// The same over 200 ms.
     pub(super) quick_bps: Option<f64>,
+    /// What passes while a queue stands; `None` where none does.
+    pub(super) passage: Option<Passage>,
     /// Delay above the least one, in milliseconds.
     pub(super) queue_ms: f64,
     pub(super) rtt_us: u64,
@@ -100,11 +107,14 @@ impl DelayRate {
 
     /// Decides after a feedback.
     pub(super) fn update(&mut self, seen: Observation) {
-        match seen.usage {
-            Usage::Over => self.on_overuse(seen),
+        let limit = NARROWED * self.bps;
+        let narrowed = seen.passage.filter(|passage| passage.arrived_bps < limit && passage.sent_bps >= limit);
+        match (narrowed, seen.usage) {
+            (Some(passage), _) => self.drain(passage.arrived_bps, seen),
+            (None, Usage::Over) => self.on_overuse(seen),
             // The queue drains by itself: wait.
-            Usage::Under => {}
-            Usage::Normal => self.on_normal(seen),
+            (None, Usage::Under) => {}
+            (None, Usage::Normal) => self.on_normal(seen),
         }
         self.overuse.take_if(|_| seen.usage != Usage::Over);
         self.last_update_us = seen.now_us;
@@ -154,8 +164,15 @@ impl DelayRate {
             // that is ours goes on growing, and then the next round trip halves again.
             return self.decrease_to((self.bps / 2.0).max(measured), seen.now_us);
         }
+        self.drain(measured, seen);
+    }
+
+    /// The path takes this much: goes below it until the queue is gone.
+    fn drain(&mut self, measured: f64, seen: Observation) {
         self.capacity.observe(measured);
-        let depth = (seen.queue_ms / DRAIN_MS).clamp(DRAIN_MIN, DRAIN_MAX);
+        // Without a queue that stands there is nothing to drain: then what arrives may go on.
+        let is_noise = seen.queue_ms < NOISE_QUEUE_MS;
+        let depth = if is_noise { 0.0 } else { (seen.queue_ms / DRAIN_MS).clamp(DRAIN_MIN, DRAIN_MAX) };
         let until_us = seen.now_us + DRAIN_TIMEOUT_US;
         self.drain = Some(Drain { back_to_bps: measured * RETURN, until_us });
         self.decrease_to(measured * (1.0 - depth), seen.now_us);
@@ -248,7 +265,7 @@ mod tests {
 
     fn seen(now_us: u64, usage: Usage, acked_bps: f64, queue_ms: f64) -> Observation {
         let acked_bps = Some(acked_bps);
-        Observation { now_us, usage, acked_bps, quick_bps: acked_bps, queue_ms, rtt_us: 100_000 }
+        Observation { now_us, usage, acked_bps, quick_bps: acked_bps, passage: None, queue_ms, rtt_us: 100_000 }
     }
 
     #[test]
@@ -261,6 +278,37 @@ mod tests {
         assert_eq!(rate.bps(), 700_000.0);
         rate.update(seen(1_700_000, Usage::Normal, 700_000.0, 10.0));
         assert!((950_000.0..970_000.0).contains(&rate.bps()), "{}", rate.bps());
+    }
+
+    #[test]
+    fn a_path_that_became_much_narrower_is_believed_before_the_trend_shows_it() {
+        let passes = |sent_bps, arrived_bps| Observation {
+            passage: Some(Passage { sent_bps, arrived_bps }),
+            ..seen(1_000_000, Usage::Normal, 1_400_000.0, 160.0)
+        };
+        let after = |observation| {
+            let mut rate = DelayRate::new(2_500_000.0);
+            rate.update(observation);
+            rate.bps()
+        };
+        assert_eq!(after(passes(2_000_000.0, 400_000.0)), 320_000.0);
+        assert!(
+            after(passes(400_000.0, 380_000.0)) >= 2_500_000.0,
+            "somebody who sends little on a way that became longer"
+        );
+        assert!(after(passes(2_400_000.0, 1_600_000.0)) >= 2_500_000.0, "the trend will tell");
+    }
+
+    #[test]
+    fn overuse_without_a_queue_takes_nothing_of_what_arrives() {
+        let mut rate = DelayRate::new(700_000.0);
+        for second in 1..20 {
+            rate.update(seen(second * 1_000_000, Usage::Over, 640_000.0, 20.0));
+            rate.update(seen(second * 1_000_000 + 100_000, Usage::Normal, 640_000.0, 5.0));
+        }
+        assert!(rate.bps() >= 640_000.0, "{}", rate.bps());
+        rate.update(seen(30_000_000, Usage::Over, 640_000.0, 60.0));
+        assert!(rate.bps() < 600_000.0, "a queue that stands is drained");
     }
 
     #[test]
@@ -288,6 +336,7 @@ mod tests {
             usage,
             acked_bps: Some(acked_bps),
             quick_bps: Some(quick_bps),
+            passage: None,
             queue_ms,
             rtt_us: 50_000,
         };
