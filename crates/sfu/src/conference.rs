@@ -25,6 +25,7 @@ use crate::cache::worth_keeping;
 use crate::channel::{self, Message};
 use crate::egress::{Egress, EndpointKey, Output};
 use crate::endpoint::Endpoint;
+use crate::limit::SenderLimit;
 use crate::loudest::Loudest;
 use crate::shard::Told;
 use crate::source::Source;
@@ -120,6 +121,8 @@ pub struct Conference {
     allocation: Allocation,
     /// Whether anybody may need an allocation: nobody is looked at otherwise.
     allocation_due: bool,
+    /// When a sender is to be told what could not be told at once.
+    limits_due: Option<Instant>,
     /// Where deciding goes on that was too much for one tick.
     unallocated: Option<usize>,
     /// Sources with packets of this turn.
@@ -162,6 +165,7 @@ impl Conference {
             compound: Writer::default(),
             allocation: Allocation::default(),
             allocation_due: false,
+            limits_due: None,
             unallocated: None,
             pending: Vec::new(),
             waiting: Vec::new(),
@@ -313,7 +317,7 @@ impl Conference {
         endpoint.forwarded = None;
         out.push(Output::Channel { to: key, text: channel::server_hello() });
         for (_, source) in self.sources.iter_mut().filter(|(_, source)| source.owner == place) {
-            source.told_max_height = None;
+            source.limit = SenderLimit::default();
         }
         self.announce_slots(place, out);
         self.allocate_for(now, place, out);
@@ -321,7 +325,7 @@ impl Conference {
             let text = channel::dominant_speaker(speaker, self.speakers.recent().get(1..).unwrap_or(&[]));
             out.push(Output::Channel { to: key, text });
         }
-        self.limit_senders(out);
+        self.limit_senders(now, out);
     }
 
     /// A text came on the endpoint's bridge channel.
@@ -338,7 +342,7 @@ impl Conference {
             Message::Constraints(change) => {
                 endpoint.constraints.apply(change);
                 self.allocate_for(now, place, out);
-                self.limit_senders(out);
+                self.limit_senders(now, out);
             }
             Message::AudioSubscription(subscription) => {
                 endpoint.audio = subscription;
@@ -378,6 +382,9 @@ impl Conference {
         if self.next_pace.is_some_and(|at| now >= at) {
             self.let_go(now, egress);
         }
+        if self.limits_due.is_some_and(|at| now >= at) {
+            self.limit_senders(now, out);
+        }
         if self.is_home()
             && let Some(speaker) = self.speakers.decide(now)
         {
@@ -390,7 +397,7 @@ impl Conference {
     /// When [`Conference::on_timeout`] next has work to do.
     pub fn next_timeout(&self) -> Option<Instant> {
         let speech = self.speakers.next_decision().filter(|_| self.is_home() && !self.endpoints.is_empty());
-        self.next_tick.into_iter().chain(self.next_pace).chain(speech).min()
+        self.next_tick.into_iter().chain(self.next_pace).chain(self.limits_due).chain(speech).min()
     }
 
     fn tick(&mut self, now: Instant, egress: &mut impl Egress, out: &mut Vec<Output>) {

@@ -18,6 +18,7 @@ mod estimate;
 mod history;
 mod keyframe;
 mod lately;
+mod limit;
 mod loudest;
 mod nack;
 mod rates;

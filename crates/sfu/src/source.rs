@@ -10,6 +10,7 @@ use crate::allocation::Layer;
 use crate::egress::EndpointKey;
 use crate::encoding::Encoding;
 use crate::keyframe::KeyframeRequests;
+use crate::limit::{SenderLimit, larger};
 use crate::shard::Crossing;
 use crate::subscription::{ENCODINGS_MAX, Subscription};
 
@@ -46,8 +47,8 @@ pub(crate) struct Source {
     wishes: Vec<i32>,
     /// The largest of them; `None` when it has to be looked for again.
     wanted: Option<i32>,
-    /// The limit its owner was told last.
-    pub(crate) told_max_height: Option<i32>,
+    /// What its owner was told of them.
+    pub(crate) limit: SenderLimit,
     /// Whether a subscription may be waiting for a key frame.
     pub(crate) is_awaited: bool,
     /// Whether somebody who wants this sound may not be subscribed yet: the next packet brings it.
@@ -90,7 +91,7 @@ impl Source {
                     pending: Vec::new(),
                     wishes: Vec::new(),
                     wanted: Some(0),
-                    told_max_height: None,
+                    limit: SenderLimit::default(),
                     is_awaited: false,
                     has_new_listener: false,
                     gave_way: false,
@@ -256,11 +257,6 @@ impl Source {
 /// Where a receiver's subscription is among a source's.
 pub(crate) fn subscription_at(subscriptions: &[Subscription], receiver: u32) -> Option<usize> {
     subscriptions.binary_search_by_key(&receiver, |s| s.receiver).ok()
-}
-
-/// The larger of two limits, of which −1 is none at all.
-fn larger(one: i32, other: i32) -> i32 {
-    if one < 0 || other < 0 { -1 } else { one.max(other) }
 }
 
 /// Which layers there are, whatever they cost.

@@ -187,7 +187,7 @@ impl Conference {
             Told::Wanted { ssrc, max_height, encodings } => {
                 if let Some(source) = self.source_of(ssrc).filter(|source| source.crossing.from.is_none()) {
                     source.crossing.want(from, max_height, encodings);
-                    self.limit_senders(out);
+                    self.limit_senders(now, out);
                 }
             }
             Told::Keyframes { ssrc, to_start, to_switch, after_loss } => {

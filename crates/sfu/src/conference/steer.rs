@@ -10,6 +10,7 @@ use crate::allocation::{Allocation, Candidate, Request, allocate};
 use crate::channel::{self, AudioSlot, VideoSlot};
 use crate::egress::Output;
 use crate::endpoint::Endpoint;
+use crate::limit::Change;
 use crate::source::Source;
 use crate::stream::SLOTS_MAX;
 use crate::subscription::{Aim, AudioCourse, Course, Subscription, VideoCourse};
@@ -47,7 +48,7 @@ impl Conference {
         for place in due.into_iter().take(places) {
             self.allocate_for(now, place_of(place), out);
         }
-        self.limit_senders(out);
+        self.limit_senders(now, out);
     }
 
     /// Decides anew for one receiver.
@@ -271,20 +272,23 @@ impl Conference {
     }
 
     /// Tells each sender how large anybody wants its sources, so that it can switch layers off.
-    pub(super) fn limit_senders(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn limit_senders(&mut self, now: Instant, out: &mut Vec<Output>) {
         self.tell_wanted(MediaKind::Video);
-        let Self { sources, endpoints, .. } = self;
+        self.limits_due = None;
+        let Self { sources, endpoints, limits_due, .. } = self;
         for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
             let owner = endpoints.get(index_of(source.owner)).filter(|owner| owner.channel_open);
             let (Some(owner), wanted) = (owner, source.wanted_height()) else { continue };
-            if source.told_max_height == Some(wanted) {
-                continue;
-            }
-            source.told_max_height = Some(wanted);
-            let text = channel::sender_source_constraints(&source.name, wanted);
-            out.push(Output::Channel { to: owner.key, text });
-            if !owner.capabilities.source_names {
-                out.push(Output::Channel { to: owner.key, text: channel::sender_video_constraints(wanted) });
+            match source.limit.change(now, wanted) {
+                Change::None => {}
+                Change::At(at) => *limits_due = Some(limits_due.map_or(at, |due| due.min(at))),
+                Change::Now => {
+                    let text = channel::sender_source_constraints(&source.name, wanted);
+                    out.push(Output::Channel { to: owner.key, text });
+                    if !owner.capabilities.source_names {
+                        out.push(Output::Channel { to: owner.key, text: channel::sender_video_constraints(wanted) });
+                    }
+                }
             }
         }
     }

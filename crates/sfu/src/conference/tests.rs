@@ -339,9 +339,18 @@ fn channels_tell_what_is_forwarded_and_how_much_is_wanted() {
     assert!(
         room.said_to(1).contains(&r#"{"colibriClass":"ForwardedSources","forwardedSources":["p0-v0"]}"#.to_owned())
     );
+    room.wait(250);
     room.out.clear();
     room.say(1, &want(720));
-    assert_eq!(room.said_to(0), [r#"{"colibriClass":"SenderSourceConstraints","maxHeight":720,"sourceName":"p0-v0"}"#]);
+    let limit =
+        |lines| format!(r#"{{"colibriClass":"SenderSourceConstraints","maxHeight":{lines},"sourceName":"p0-v0"}}"#);
+    assert_eq!(room.said_to(0), [limit(720)]);
+    room.out.clear();
+    room.say(1, &want(180));
+    room.wait(900);
+    assert!(!room.said_to(0).contains(&limit(180)));
+    room.wait(100);
+    assert!(room.said_to(0).contains(&limit(180)), "nothing else has to happen");
     room.out.clear();
     room.say(0, r#"{"colibriClass":"SourceVideoTypeMessage","sourceName":"p0-v0","videoType":"none"}"#);
     room.wait(50);

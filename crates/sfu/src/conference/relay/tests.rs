@@ -280,6 +280,7 @@ fn only_what_somebody_wants_is_copied_and_a_wish_reaches_the_sender_and_the_pict
     let before = room.parts[0].conference.counters().copied;
     room.film(0, &mut sequence, 5);
     assert_eq!(room.parts[0].conference.counters().copied, before, "nobody wants any");
+    room.wait(1_000);
     assert!(room.said_to(0).last().unwrap().contains(r#""maxHeight":0"#), "{:?}", room.said_to(0).last());
 }
 
