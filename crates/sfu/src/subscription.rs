@@ -239,6 +239,11 @@ impl VideoCourse {
         }
     }
 
+    /// Ends what goes out; what is aimed at begins with its key frame.
+    pub(crate) fn halt(&mut self) {
+        self.flowing = false;
+    }
+
     /// What should be forwarded.
     pub(crate) fn aimed(&self) -> Option<Aim> {
         self.aim

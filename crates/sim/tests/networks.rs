@@ -205,9 +205,8 @@ fn a_line_that_narrows_and_widens_again_is_followed_in_both_directions() {
     let first = sim.run_until(secs(10), preferred);
     sim.run_for(secs(5));
     sim.downlink(bob).rate(400_000);
-    sim.run_for(secs(3)); // settling
     let from = sim.elapsed();
-    sim.run_for(secs(12));
+    sim.run_for(secs(15));
     let narrow = video(&sim, bob, "alice-v0");
     let (still, heights) = (narrow.longest_still(from, sim.elapsed()), narrow.heights(from, sim.elapsed()));
     sim.downlink(bob).rate(3_000_000);

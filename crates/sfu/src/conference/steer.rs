@@ -6,12 +6,12 @@ use tertulia_model::{EndpointId, MediaKind, SourceName};
 use tertulia_rtp::codec::Layer;
 
 use super::{Conference, index_of, place_of};
-use crate::allocation::{Allocation, Candidate, Request, allocate};
+use crate::allocation::{self, Allocation, Candidate, Request, allocate};
 use crate::channel::{self, AudioSlot, VideoSlot};
 use crate::egress::Output;
 use crate::endpoint::Endpoint;
 use crate::limit::Change;
-use crate::source::Source;
+use crate::source::{Source, subscription_at};
 use crate::stream::SLOTS_MAX;
 use crate::subscription::{Aim, AudioCourse, Course, Subscription, VideoCourse};
 
@@ -94,6 +94,9 @@ impl Conference {
     fn follow(&mut self, now: Instant, place: u32, allocation: &Allocation, out: &mut Vec<Output>) {
         let mut forwarded: Vec<(SourceName, EndpointId)> = Vec::new();
         let mut announced = false;
+        // Where nothing waits on the way, losses are what makes the path narrow, and a smaller layer of the same picture is worth its bits.
+        let queueing = self.endpoints.get(index_of(place)).filter(|endpoint| endpoint.path.estimator.is_queueing());
+        let narrow_bps = queueing.and_then(|endpoint| endpoint.path.available_bps());
         // First what ends, so that its SSRCs are free for what begins.
         let ending = allocation.decisions.iter().filter(|decision| decision.target.is_none());
         let going = allocation.decisions.iter().filter(|decision| decision.target.is_some());
@@ -116,12 +119,16 @@ impl Conference {
             if source.subscription(place).is_none() {
                 announced |= self.subscribe_video(now, decision.source, place);
             }
-            let source = &mut self.sources[decision.source];
-            let Some(subscription) = source.subscription(place) else { continue };
-            if let Some((course, _)) = subscription.video() {
+            let Source { subscriptions, layers, is_awaited, .. } = &mut self.sources[decision.source];
+            let Some(at) = subscription_at(subscriptions, place) else { continue };
+            if let Some((course, _)) = subscriptions[at].video() {
                 course.aim(now, Some(aim));
-                source.is_awaited |= course.is_on_the_way();
+                if course.current().is_some_and(|current| is_out_of_reach(current, aim, layers, narrow_bps)) {
+                    course.halt();
+                }
+                *is_awaited |= course.is_on_the_way();
             }
+            let source = &self.sources[decision.source];
             if let Some(owner) = self.endpoints.get(index_of(source.owner)) {
                 forwarded.push((source.name.clone(), owner.id.clone()));
             }
@@ -292,6 +299,14 @@ impl Conference {
             }
         }
     }
+}
+
+/// Whether what goes out must end before what comes in its place is there: its smallest layer alone is more than the path takes. It would fill
+/// the queue that the key frame has to pass, and arrive in pieces.
+fn is_out_of_reach(current: Aim, aim: Aim, layers: &[allocation::Layer], narrow_bps: Option<u64>) -> bool {
+    let own = layers.iter().filter(|layer| layer.encoding == current.encoding);
+    let least = own.map(|layer| layer.bps).min();
+    aim.encoding < current.encoding && least.zip(narrow_bps).is_some_and(|(least, narrow)| least > narrow)
 }
 
 /// Whether an endpoint is to get a source's sound, and then whether also when that is not among the loudest.
