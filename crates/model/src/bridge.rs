@@ -85,7 +85,7 @@ pub enum BridgeRequest {
         /// Who.
         endpoint: EndpointId,
     },
-    /// Drop the endpoint's media before it is decrypted.
+    /// Forward nothing of the endpoint's sound or pictures. They are taken in as before, so that its estimate and its numbers go on.
     ForceMute {
         /// Who.
         endpoint: EndpointId,
