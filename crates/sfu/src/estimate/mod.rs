@@ -2,12 +2,14 @@
 //!
 //! Send-side estimation from transport-wide feedback, after draft-ietf-rmcat-gcc-02, for a sender that is an SFU: it
 //! sends whole layers and so mostly less than it might. Parts: [`send_log`] what was sent; [`arrival`] and
-//! [`trendline`] whether queues grow; [`queue`] how deep they are; [`acked`] what arrives; [`rate`] and [`loss`] what
-//! delay and loss allow; [`probe`] whether there is more; [`pacer`] when packets leave.
+//! [`trendline`] whether queues grow; [`queue`] how deep they are and what passes them; [`acked`] what arrives; [`rate`]
+//! and [`loss`] what delay and loss allow; [`probe`] whether there is more; [`pacer`] when packets leave.
 //!
 //! Deviations from the draft: the depth of a decrease follows the depth of the queue, and the rate comes back once
 //! that is gone; overuse seen by a sender that did not fill the path is given time to pass, and then costs a little
-//! and not all; loss is answered by a bound of its own with a floor.
+//! and not all; without a queue that stands it takes nothing of what arrives; a path that became much narrower is
+//! believed by what passes the queue that grows there, before the trend shows it; loss is answered by a bound of its own
+//! with a floor.
 
 mod acked;
 mod arrival;
