@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn layers_that_nobody_wants_end_at_once_and_come_back_with_a_key() {
-        for coding in [Coding::Vp9L3T3Key, Coding::Vp9L3T3, Coding::Av1L3T3Key] {
+        for coding in [Coding::Vp9L3T3Key, Coding::Vp9L3T3, Coding::Av1L3T3Key, Coding::Av1L3T3] {
             let (mut camera, start) = (camera(coding), Instant::now());
             shoot(&mut camera, start, 0);
             let mut at = 0;
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn temporal_layers_follow_each_other_as_0_2_1_2() {
-        for coding in [Coding::Vp8L1T3, Coding::Vp9L3T3, Coding::Av1L1T3] {
+        for coding in [Coding::Vp8L1T3, Coding::Vp9L1T3, Coding::Vp9L3T3, Coding::Av1L1T3, Coding::H264L1T3] {
             let (mut camera, start) = (camera(coding), Instant::now());
             let mut pattern = Vec::new();
             for picture in 0..9 {

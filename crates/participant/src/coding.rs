@@ -27,6 +27,10 @@ pub enum Coding {
     Vp8,
     /// VP8 simulcast, three temporal layers each: Jitsi's clients.
     Vp8L1T3,
+    /// The same, with dependency descriptors beside: Chromium, where they are negotiated.
+    Vp8L1T3Described,
+    /// VP9 simulcast, three temporal layers each; no explicit references.
+    Vp9L1T3,
     /// VP9, one stream, spatial layers that depend on each other in key frames only; no explicit references (RFC 9628, F = 0).
     Vp9L3T3Key,
     /// VP9, one stream, full spatial dependency, explicit references (F = 1).
@@ -35,30 +39,55 @@ pub enum Coding {
     Av1L1T3,
     /// AV1, one stream, spatial layers that depend on each other in key frames only.
     Av1L3T3Key,
+    /// AV1, one stream, full spatial dependency.
+    Av1L3T3,
     /// H.264 simulcast without layers.
     H264,
+    /// H.264 simulcast, three temporal layers each, of which dependency descriptors tell.
+    H264L1T3,
 }
 
 impl Coding {
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Vp8, Self::Vp8L1T3, Self::Vp9L3T3Key, Self::Vp9L3T3, Self::Av1L1T3, Self::Av1L3T3Key, Self::H264];
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Vp8,
+        Self::Vp8L1T3,
+        Self::Vp8L1T3Described,
+        Self::Vp9L1T3,
+        Self::Vp9L3T3Key,
+        Self::Vp9L3T3,
+        Self::Av1L1T3,
+        Self::Av1L3T3Key,
+        Self::Av1L3T3,
+        Self::H264,
+        Self::H264L1T3,
+    ];
 
     pub(crate) fn codec(self) -> Codec {
         match self {
-            Self::Vp8 | Self::Vp8L1T3 => Codec::Vp8,
-            Self::Vp9L3T3Key | Self::Vp9L3T3 => Codec::Vp9,
-            Self::Av1L1T3 | Self::Av1L3T3Key => Codec::Av1,
-            Self::H264 => Codec::H264,
+            Self::Vp8 | Self::Vp8L1T3 | Self::Vp8L1T3Described => Codec::Vp8,
+            Self::Vp9L1T3 | Self::Vp9L3T3Key | Self::Vp9L3T3 => Codec::Vp9,
+            Self::Av1L1T3 | Self::Av1L3T3Key | Self::Av1L3T3 => Codec::Av1,
+            Self::H264 | Self::H264L1T3 => Codec::H264,
         }
     }
 
     /// Whether spatial layers are streams of their own.
     pub(crate) fn is_simulcast(self) -> bool {
         match self {
-            Self::Vp8 | Self::Vp8L1T3 | Self::Av1L1T3 | Self::H264 => true,
-            Self::Vp9L3T3Key | Self::Vp9L3T3 | Self::Av1L3T3Key => false,
+            Self::Vp8 | Self::Vp8L1T3 | Self::Vp8L1T3Described => true,
+            Self::Vp9L1T3 | Self::Av1L1T3 | Self::H264 | Self::H264L1T3 => true,
+            Self::Vp9L3T3Key | Self::Vp9L3T3 | Self::Av1L3T3Key | Self::Av1L3T3 => false,
         }
+    }
+
+    /// Whether every frame needs the layer below it.
+    fn is_full(self) -> bool {
+        matches!(self, Self::Vp9L3T3 | Self::Av1L3T3)
+    }
+
+    fn is_described(self) -> bool {
+        self.codec() == Codec::Av1 || matches!(self, Self::Vp8L1T3Described | Self::H264L1T3)
     }
 
     fn has_temporal_layers(self) -> bool {
@@ -117,7 +146,7 @@ pub(crate) fn layers(coding: Coding, position: u32, spatial_layers: u8) -> impl 
         (true, _) if coding.codec() == Codec::Vp8 => (2, &[1, 3]),
         (true, _) => (2, &[1]),
     };
-    let full = coding == Coding::Vp9L3T3;
+    let full = coding.is_full();
     (0..spatial_layers).map(move |spatial| {
         let earlier = needs.iter().filter(|_| !key).map(|back| Reference { back: *back, spatial });
         let below = (spatial > 0 && (key || full)).then(|| Reference { back: 0, spatial: spatial - 1 });
@@ -125,7 +154,7 @@ pub(crate) fn layers(coding: Coding, position: u32, spatial_layers: u8) -> impl 
         references.iter_mut().zip(earlier.chain(below)).for_each(|(slot, reference)| *slot = Some(reference));
         let is_top = spatial + 1 == spatial_layers;
         // Said of the layers that the encoder was set up with: libwebrtc does not take it back from those below one that rests.
-        let is_needed_above = spatial + 1 < SPATIAL_MAX && (key || full);
+        let is_needed_above = spatial + 1 < coding.spatial_layers() && (key || full);
         LayerFrame { key, spatial, temporal, position, references, is_top, is_needed_above }
     })
 }
@@ -175,7 +204,7 @@ impl Part {
 pub(crate) fn parts(coding: Coding, frame: &LayerFrame, len: usize, payload_max: usize) -> usize {
     let count = len.div_ceil(payload_max).clamp(1, 200);
     // The parameter sets come in a packet of their own.
-    count + usize::from(coding == Coding::H264 && frame.key)
+    count + usize::from(coding.codec() == Codec::H264 && frame.key)
 }
 
 /// Writes what stands before the stamp. `size`: index into the heights; `layers`: spatial layers that are sent.
@@ -190,7 +219,7 @@ pub(crate) fn write_head(
 ) {
     match coding.codec() {
         Codec::Vp8 => vp8::write(frame, ids, part, size, out),
-        Codec::Vp9 => vp9::write(frame, ids, part, coding == Coding::Vp9L3T3, layers, out),
+        Codec::Vp9 => vp9::write(frame, ids, part, coding == Coding::Vp9L3T3, (size, layers), out),
         Codec::Av1 => av1::write_payload(frame, part, out),
         Codec::H264 => h264::write(frame, part, size, out),
         Codec::Opus | Codec::Red | Codec::TelephoneEvent => {}
@@ -199,7 +228,7 @@ pub(crate) fn write_head(
 
 /// Whether nothing may follow the stamp: the units of a STAP-A end with it.
 pub(crate) fn ends_with_stamp(coding: Coding, frame: &LayerFrame, part: Part) -> bool {
-    coding == Coding::H264 && frame.key && part.is_first()
+    coding.codec() == Codec::H264 && frame.key && part.is_first()
 }
 
 /// What a payload says of its frame.
@@ -212,6 +241,8 @@ pub(crate) struct Received {
     /// First packet of a picture that needs none before it.
     pub(crate) key: bool,
     pub(crate) meta: Meta,
+    /// The descriptor that came beside what the payload itself tells.
+    pub(crate) described: Option<Meta>,
 }
 
 /// What a codec says of layers and references.
@@ -239,13 +270,20 @@ pub(crate) enum Meta {
 
 /// Reads a payload of ours; `None` when it is none, is damaged, or lacks what its codec needs.
 pub(crate) fn read(codec: Codec, payload: &[u8], descriptor: Option<&[u8]>) -> Option<Received> {
-    match codec {
+    let received = match codec {
         Codec::Vp8 => vp8::read(payload),
         Codec::Vp9 => vp9::read(payload),
-        Codec::Av1 => av1::read(payload, descriptor?),
+        Codec::Av1 => return av1::read(payload, descriptor?),
         Codec::H264 => h264::read(payload),
         Codec::Opus | Codec::Red | Codec::TelephoneEvent => None,
+    }?;
+    let Some(descriptor) = descriptor else { return Some(received) };
+    let flags = descriptor.first()?;
+    let ends = Some(flags & 0x40 != 0);
+    if (flags & 0x80 != 0) != received.starts || received.ends.is_some_and(|_| received.ends != ends) {
+        return None;
     }
+    Some(Received { ends, described: Some(Meta::Described(descriptor.to_vec())), ..received })
 }
 
 fn stamp_at(payload: &[u8], at: usize) -> Option<Stamp> {
@@ -261,7 +299,7 @@ pub(crate) fn descriptor(
     size: usize,
     max_spatial: u8,
 ) -> Option<Vec<u8>> {
-    (coding.codec() == Codec::Av1).then(|| {
+    coding.is_described().then(|| {
         let (described, targets) = ids.frames.describe(coding, frame, part, size, max_spatial);
         described.write(targets)
     })

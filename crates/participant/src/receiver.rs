@@ -44,12 +44,16 @@ pub(crate) struct VideoReceiver {
     packets: BTreeMap<u64, Seen>,
     highest: Option<u64>,
     holes: BTreeSet<u64>,
+    /// Numbers of packets of nothing but padding.
+    padding: BTreeSet<u64>,
     /// Frames that are not whole, or wait for others; by first sequence number.
     pending: BTreeMap<u64, Assembly>,
     /// Whole frames, decoded or not, to be held against their neighbours.
     whole: BTreeMap<u64, Whole>,
     references: References,
     decoded: BTreeSet<FrameId>,
+    /// The same by descriptors, where they come beside what payloads tell: a frame has to be right for browsers of both kinds.
+    described: (References, BTreeSet<FrameId>),
     /// What was decoded by the word of the stamps: source, encoding, picture, spatial layer.
     truly_decoded: BTreeSet<(u32, u8, u32, u8)>,
     /// First sequence number of the newest key frame that was decoded.
@@ -92,6 +96,9 @@ struct Assembly {
     meta: Option<Meta>,
     id: Option<FrameId>,
     needs: Option<Vec<FrameId>>,
+    /// Of the first packet, and what it says.
+    described: Option<Meta>,
+    described_needs: Option<(FrameId, Vec<FrameId>)>,
     arrived: Instant,
     /// Written down already.
     stalled: bool,
@@ -124,10 +131,12 @@ impl VideoReceiver {
             packets: BTreeMap::new(),
             highest: None,
             holes: BTreeSet::new(),
+            padding: BTreeSet::new(),
             pending: BTreeMap::new(),
             whole: BTreeMap::new(),
             references: References::default(),
             decoded: BTreeSet::new(),
+            described: Default::default(),
             truly_decoded: BTreeSet::new(),
             start: None,
             newest: None,
@@ -153,7 +162,14 @@ impl VideoReceiver {
         let sequence = packet.sequence;
         self.note_sequence(sequence);
         if packet.payload.is_empty() {
-            return; // padding: only its number counts
+            // Only its number counts, and that to those alone who know frames by the numbers of their packets.
+            if packet.codec == Codec::H264 {
+                self.padding.insert(sequence);
+                self.padding = self.padding.split_off(&sequence.saturating_sub(REMEMBERED));
+                self.pass_padding(sequence - 1);
+                self.decode(now, clock);
+            }
+            return;
         }
         let Some(received) = coding::read(packet.codec, packet.payload, packet.descriptor) else {
             return self.report.violation(format!("packet {sequence} is damaged"));
@@ -167,6 +183,7 @@ impl VideoReceiver {
             self.codec = Some(packet.codec);
             self.references = References::default();
             self.decoded.clear();
+            self.described = Default::default();
         }
         if self.is_new(packet, &received) {
             self.assemble(now, packet, received);
@@ -264,6 +281,8 @@ impl VideoReceiver {
             meta: None,
             id: None,
             needs: None,
+            described: None,
+            described_needs: None,
             arrived: now,
             stalled: false,
         });
@@ -285,6 +304,7 @@ impl VideoReceiver {
         };
         if stamp.index == 0 || frame.meta.is_none() {
             frame.meta = Some(received.meta);
+            frame.described = received.described;
         }
         if !same || !fits {
             self.report.violation(format!("packet {} does not fit the others of its frame", packet.sequence));
@@ -360,7 +380,17 @@ impl VideoReceiver {
                 }
             }
         }
-        let ready = frame.needs.iter().flatten().all(|needed| self.decoded.contains(needed));
+        let mut ready = frame.needs.iter().flatten().all(|needed| self.decoded.contains(needed));
+        if let Some(meta) = &frame.described {
+            let (references, decoded) = &mut self.described;
+            if frame.described_needs.is_none() {
+                let headers = Headers { meta, key: frame.key, first_sequence: first, last_sequence: last };
+                let found = references.id(&headers).map(|id| (id, references.needs(id, &headers)));
+                let Some((id, Needs::Frames(needs))) = found else { return };
+                frame.described_needs = Some((id, needs));
+            }
+            ready &= frame.described_needs.iter().flat_map(|(_, needs)| needs).all(|needed| decoded.contains(needed));
+        }
         if ready && let Some(frame) = self.pending.remove(&first) {
             self.show(now, clock, (first, last), id, &frame);
         }
@@ -378,12 +408,16 @@ impl VideoReceiver {
         }
         self.truly_decoded.insert((stamp.source, stamp.encoding, stamp.frame, stamp.spatial));
         self.decoded.insert(id);
+        self.pass_padding(last);
+        self.described.1.extend(frame.described_needs.as_ref().map(|(id, _)| *id));
         // More pictures than any reference reaches back, in the order of the sets.
         while self.truly_decoded.len() > 6_144 {
             self.truly_decoded.pop_first();
         }
-        while self.decoded.len() > 6_144 {
-            self.decoded.pop_first();
+        for decoded in [&mut self.decoded, &mut self.described.1] {
+            while decoded.len() > 6_144 {
+                decoded.pop_first();
+            }
         }
         if frame.key && self.start.is_none_or(|start| start < first) {
             self.start = Some(first);
@@ -407,6 +441,15 @@ impl VideoReceiver {
             self.newest = Some(last);
             self.waiting_since = None;
             self.requested = None;
+        }
+    }
+
+    /// What stands behind a decoded frame of H.264 and is padding keeps nobody from what follows it.
+    fn pass_padding(&mut self, mut last: u64) {
+        let id = |sequence: u64| (sequence.cast_signed(), 0);
+        while self.padding.contains(&(last + 1)) && self.decoded.contains(&id(last)) {
+            last += 1;
+            self.decoded.insert(id(last));
         }
     }
 

@@ -16,8 +16,18 @@ const NONE: [&str; 0] = [];
 const DEADLINE: Duration = Duration::from_millis(300);
 /// Thirty small pictures a second.
 const SMALL: Equipment = Equipment { frame_lens: [200, 400, 1_500], ..Equipment::BROWSER };
-const ALL: [Coding; 6] =
-    [Coding::Vp8L1T3, Coding::Vp9L3T3Key, Coding::Vp9L3T3, Coding::Av1L1T3, Coding::Av1L3T3Key, Coding::H264];
+const ALL: [Coding; 10] = [
+    Coding::Vp8L1T3,
+    Coding::Vp8L1T3Described,
+    Coding::Vp9L1T3,
+    Coding::Vp9L3T3Key,
+    Coding::Vp9L3T3,
+    Coding::Av1L1T3,
+    Coding::Av1L3T3Key,
+    Coding::Av1L3T3,
+    Coding::H264,
+    Coding::H264L1T3,
+];
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -245,15 +255,18 @@ fn heights_are_met(coding: Coding) {
 #[test]
 fn vp8_meets_wishes_for_heights() {
     heights_are_met(Coding::Vp8L1T3);
+    heights_are_met(Coding::Vp8L1T3Described);
 }
 
 #[test]
 fn h264_meets_wishes_for_heights() {
     heights_are_met(Coding::H264);
+    heights_are_met(Coding::H264L1T3);
 }
 
 #[test]
 fn vp9_meets_wishes_for_heights() {
+    heights_are_met(Coding::Vp9L1T3);
     heights_are_met(Coding::Vp9L3T3Key);
     heights_are_met(Coding::Vp9L3T3);
 }
@@ -262,6 +275,7 @@ fn vp9_meets_wishes_for_heights() {
 fn av1_meets_wishes_for_heights() {
     heights_are_met(Coding::Av1L1T3);
     heights_are_met(Coding::Av1L3T3Key);
+    heights_are_met(Coding::Av1L3T3);
 }
 
 #[test]
@@ -326,23 +340,27 @@ fn no_promise_is_broken(coding: Coding, seeds: std::ops::Range<u64>) {
 #[test]
 fn vp8_breaks_no_promise_through_switches_loss_and_reordering() {
     no_promise_is_broken(Coding::Vp8L1T3, 170..174);
+    no_promise_is_broken(Coding::Vp8L1T3Described, 184..188);
 }
 
 #[test]
 fn h264_breaks_no_promise_through_switches_loss_and_reordering() {
     no_promise_is_broken(Coding::H264, 174..176);
+    no_promise_is_broken(Coding::H264L1T3, 188..192);
 }
 
 #[test]
 fn vp9_breaks_no_promise_through_switches_loss_and_reordering() {
     no_promise_is_broken(Coding::Vp9L3T3Key, 176..178);
     no_promise_is_broken(Coding::Vp9L3T3, 178..180);
+    no_promise_is_broken(Coding::Vp9L1T3, 192..196);
 }
 
 #[test]
 fn av1_breaks_no_promise_through_switches_loss_and_reordering() {
     no_promise_is_broken(Coding::Av1L1T3, 180..182);
     no_promise_is_broken(Coding::Av1L3T3Key, 182..184);
+    no_promise_is_broken(Coding::Av1L3T3, 196..200);
 }
 
 #[test]

@@ -69,7 +69,17 @@ fn page(sources: &[String]) -> VideoWishes {
 fn sixty_sources_are_leafed_through_under_fifty_ssrcs() {
     let mut sim = Sim::seeded(41);
     let frugal = Equipment { frames_per_second: 5, frame_lens: [60, 240, 960], ..PLAIN };
-    let codings = [Coding::Vp8, Coding::Vp8L1T3, Coding::Vp9L3T3Key, Coding::Av1L1T3, Coding::H264];
+    let codings = [
+        Coding::Vp8,
+        Coding::Vp8L1T3,
+        Coding::Vp8L1T3Described,
+        Coding::Vp9L1T3,
+        Coding::Vp9L3T3Key,
+        Coding::Av1L1T3,
+        Coding::Av1L3T3,
+        Coding::H264,
+        Coding::H264L1T3,
+    ];
     let people: Vec<PersonId> = (0..30)
         .map(|number| {
             let coding = codings[number % codings.len()];

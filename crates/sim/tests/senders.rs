@@ -8,14 +8,18 @@ use tertulia_participant::{Coding, Equipment, VideoWishes};
 use tertulia_sim::{PersonId, Sim};
 
 const NONE: [&str; 0] = [];
-const CODINGS: [Coding; 7] = [
+const CODINGS: [Coding; 11] = [
     Coding::Vp8,
     Coding::Vp8L1T3,
+    Coding::Vp8L1T3Described,
+    Coding::Vp9L1T3,
     Coding::Vp9L3T3Key,
     Coding::Vp9L3T3,
     Coding::Av1L1T3,
     Coding::Av1L3T3Key,
+    Coding::Av1L3T3,
     Coding::H264,
+    Coding::H264L1T3,
 ];
 
 fn secs(seconds: u64) -> Duration {

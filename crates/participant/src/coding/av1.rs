@@ -34,7 +34,7 @@ pub(super) fn read(payload: &[u8], descriptor: &[u8]) -> Option<Received> {
     }
     let key = starts && head & 0x08 != 0 && Descriptor::has_structure(descriptor);
     let meta = Meta::Described(descriptor.to_vec());
-    Some(Received { stamp, starts, ends: Some(flags & 0x40 != 0), key, meta })
+    Some(Received { stamp, starts, ends: Some(flags & 0x40 != 0), key, meta, described: None })
 }
 
 /// Frame numbers of one stream and what chains need of them.
@@ -73,7 +73,7 @@ impl FrameNumbers {
         }
         self.sent.push_back((self.picture, frame.spatial, self.number));
         for (chain, last) in (0u8..).zip(&mut self.next_chains) {
-            if is_in_chain(frame.key, frame.temporal, frame.spatial, chain) {
+            if is_in_chain(frame, chain) {
                 *last = Some(self.number);
             }
         }
@@ -91,7 +91,7 @@ impl FrameNumbers {
     ) -> (Descriptor, usize) {
         let layers = coding.spatial_layers();
         let index = frame.spatial * TEMPLATES + if frame.key { 0 } else { 1 + place(frame.position) };
-        let template = template(layers, frame.spatial, index % TEMPLATES);
+        let template = template(coding, frame.spatial, index % TEMPLATES);
         let back = |back: u8, spatial: u8| {
             let wanted = (self.picture.wrapping_sub(back.into()), spatial);
             let found = self.sent.iter().rev().find(|(picture, spatial, _)| (*picture, *spatial) == wanted);
@@ -107,7 +107,7 @@ impl FrameNumbers {
             end: part.is_last(),
             template: (self.offset + index) & 0x3f,
             number: self.number,
-            structure: starts_key.then(|| structure(self.offset, layers, size)),
+            structure: starts_key.then(|| structure(self.offset, coding, size)),
             active: (max_spatial < layers).then(|| (1 << (max_spatial * TEMPORAL)) - 1),
             custom_dtis: None,
             custom_fdiffs: (fdiffs != template.fdiffs).then_some(fdiffs),
@@ -128,36 +128,40 @@ fn place(position: u8) -> u8 {
 }
 
 /// A chain is what must not be lost of the lowest temporal layer of one spatial layer.
-fn is_in_chain(key: bool, temporal: u8, spatial: u8, chain: u8) -> bool {
-    if key { spatial <= chain } else { temporal == 0 && spatial == chain }
+fn is_in_chain(frame: &LayerFrame, chain: u8) -> bool {
+    frame.temporal == 0 && (frame.spatial == chain || frame.spatial < chain && frame.is_needed_above)
 }
 
 /// `size`: index of the height of the lowest layer.
-fn structure(offset: u8, layers: u8, size: usize) -> Structure {
+fn structure(offset: u8, coding: Coding, size: usize) -> Structure {
+    let layers = coding.spatial_layers();
     let all = (0..layers).flat_map(|spatial| (0..TEMPLATES).map(move |kind| (spatial, kind)));
     Structure {
         offset,
         targets: usize::from(layers * TEMPORAL),
         protected_by: (0..layers).flat_map(|spatial| [spatial; TEMPORAL as usize]).collect(),
         chains: usize::from(layers),
-        templates: all.map(|(spatial, kind)| template(layers, spatial, kind)).collect(),
+        templates: all.map(|(spatial, kind)| template(coding, spatial, kind)).collect(),
         resolutions: WIDTHS.into_iter().zip(HEIGHTS).skip(size).take(usize::from(layers)).collect(),
     }
 }
 
 /// Kind 0 is a key frame, 1…4 are T0, T1, T2 after T0, T2 after T1.
-fn template(layers: u8, spatial: u8, kind: u8) -> Template {
+fn template(coding: Coding, spatial: u8, kind: u8) -> Template {
+    let (layers, full) = (coding.spatial_layers(), coding.is_full());
     let (key, temporal) = (kind == 0, [0, 0, 1, 2, 2][usize::from(kind)]);
     // Pictures since the last of temporal layer 0, and pictures to what it needs.
     let (since_base, back) = [(0, 0), (4, 4), (2, 2), (1, 1), (3, 1)][usize::from(kind)];
     let fdiffs = match (key, spatial) {
         (true, 0) => vec![],
         (true, _) => vec![1],
+        (false, _) if full && spatial > 0 => vec![u32::from(back * layers), 1],
         (false, _) => vec![u32::from(back * layers)],
     };
     let chain = |chain: u8| match (key, kind) {
         (true, _) if spatial == 0 => 0,
         (true, _) => spatial - chain.min(spatial - 1),
+        (false, 1) if full && spatial > 0 => spatial - chain.min(spatial - 1),
         (false, 1) if chain < spatial => spatial - chain,
         (false, _) => since_base * layers + spatial - chain,
     };
@@ -166,7 +170,14 @@ fn template(layers: u8, spatial: u8, kind: u8) -> Template {
         match key {
             true if to_spatial < spatial => 0,
             true => 2,
-            false if to_spatial != spatial || to_temporal < temporal => 0,
+            false if to_spatial < spatial || to_temporal < temporal => 0,
+            false if to_spatial > spatial => {
+                if full {
+                    3
+                } else {
+                    0
+                }
+            }
             false if to_temporal == temporal && temporal > 0 => 1,
             false => 2,
         }

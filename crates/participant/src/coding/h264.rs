@@ -22,11 +22,12 @@ pub(super) fn write(frame: &LayerFrame, part: Part, size: usize, out: &mut Vec<u
     }
     let (index, count) = (part.index - before, part.count - before);
     let kind = if frame.key { IDR } else { SLICE };
+    let needed = if frame.temporal == 2 { 0 } else { NEEDED };
     if count == 1 {
-        return out.push(NEEDED | kind);
+        return out.push(needed | kind);
     }
     let (start, end) = (u8::from(index == 0) << 7, u8::from(index + 1 == count) << 6);
-    out.extend([NEEDED | FU_A, start | end | kind]);
+    out.extend([needed | FU_A, start | end | kind]);
 }
 
 /// SPS, PPS and an SEI whose body is the stamp that follows.
@@ -73,7 +74,7 @@ pub(super) fn read(payload: &[u8]) -> Option<Received> {
         _ => (1, kind != IDR, false),
     };
     let stamp = stamp_at(payload, at)?;
-    Some(Received { stamp, starts, ends: None, key, meta: Meta::Sequence })
+    Some(Received { stamp, starts, ends: None, key, meta: Meta::Sequence, described: None })
 }
 
 #[cfg(test)]

@@ -36,5 +36,5 @@ pub(super) fn read(payload: &[u8]) -> Option<Received> {
     let stamp = stamp_at(payload, 6 + head)?;
     let picture_id = u16::from_be_bytes([high & 0x7f, low]);
     let meta = Meta::Vp8 { picture_id, tl0, temporal: layer >> 6, sync: layer & 0x20 != 0 };
-    Some(Received { stamp, starts, ends: None, key, meta })
+    Some(Received { stamp, starts, ends: None, key, meta, described: None })
 }

@@ -21,7 +21,15 @@ pub(crate) struct Structure {
     pub(crate) tl0: Option<u8>,
 }
 
-pub(super) fn write(frame: &LayerFrame, ids: &Ids, part: Part, flexible: bool, layers: u8, out: &mut Vec<u8>) {
+/// With the structure: index of the lowest height, and how many layers are sent.
+pub(super) fn write(
+    frame: &LayerFrame,
+    ids: &Ids,
+    part: Part,
+    flexible: bool,
+    (lowest, layers): (usize, u8),
+    out: &mut Vec<u8>,
+) {
     let has_structure = part.is_first() && declares(frame, ids, layers);
     let flags = [
         true,                   // I
@@ -47,7 +55,7 @@ pub(super) fn write(frame: &LayerFrame, ids: &Ids, part: Part, flexible: bool, l
         }
     }
     if has_structure {
-        write_structure(flexible, layers, out);
+        write_structure(flexible, (lowest, layers), out);
     }
 }
 
@@ -58,9 +66,9 @@ pub(crate) fn declares(frame: &LayerFrame, ids: &Ids, layers: u8) -> bool {
 }
 
 /// The layers that are sent, with their sizes; without explicit references, the pattern 0 2 1 2 too.
-fn write_structure(flexible: bool, layers: u8, out: &mut Vec<u8>) {
+fn write_structure(flexible: bool, (lowest, layers): (usize, u8), out: &mut Vec<u8>) {
     out.push((layers - 1) << 5 | 0x10 | u8::from(!flexible) << 3);
-    for (width, height) in WIDTHS.iter().zip(HEIGHTS).take(layers.into()) {
+    for (width, height) in WIDTHS.iter().zip(HEIGHTS).skip(lowest).take(layers.into()) {
         out.extend(width.to_be_bytes());
         out.extend(height.to_be_bytes());
     }
@@ -106,7 +114,7 @@ pub(super) fn read(payload: &[u8]) -> Option<Received> {
     let stamp = stamp_at(payload, payload.len() - rest.len())?;
     let key = starts && !predicted && spatial == 0;
     let meta = Meta::Vp9 { picture_id, spatial, temporal, below, references, structure };
-    Some(Received { stamp, starts, ends: Some(ends), key, meta })
+    Some(Received { stamp, starts, ends: Some(ends), key, meta, described: None })
 }
 
 fn read_group(next: &mut impl FnMut() -> Option<u8>) -> Option<Vec<(u8, Vec<u8>)>> {

@@ -74,7 +74,9 @@ fn a_hole_stops_the_picture_until_it_is_closed_and_a_key_frame_is_asked_for() {
 
 #[test]
 fn a_lost_picture_of_the_top_temporal_layer_stops_nothing() {
-    for coding in [Coding::Vp8L1T3, Coding::Vp9L3T3Key, Coding::Vp9L3T3, Coding::Av1L1T3, Coding::Av1L3T3Key] {
+    for coding in
+        Coding::ALL.into_iter().filter(|coding| ![Coding::Vp8, Coding::H264, Coding::H264L1T3].contains(coding))
+    {
         let (mut receiver, mut packets) = shoot(coding, 13);
         packets.retain(|packet| layer(coding, packet).frame != 4); // T2 before the next T0
         let now = Instant::now();
@@ -87,7 +89,15 @@ fn a_lost_picture_of_the_top_temporal_layer_stops_nothing() {
 
 #[test]
 fn upper_layers_may_be_left_out_if_the_numbers_are_those_that_the_codec_wants() {
-    for coding in [Coding::Vp9L3T3Key, Coding::Vp9L3T3, Coding::Av1L3T3Key, Coding::Av1L1T3] {
+    for coding in [
+        Coding::Vp9L1T3,
+        Coding::Vp9L3T3Key,
+        Coding::Vp9L3T3,
+        Coding::Av1L3T3Key,
+        Coding::Av1L3T3,
+        Coding::Av1L1T3,
+        Coding::H264L1T3,
+    ] {
         let (mut receiver, mut packets) = shoot(coding, 13);
         packets.retain(|packet| layer(coding, packet).temporal < 2);
         close_up(&mut packets);
@@ -100,7 +110,7 @@ fn upper_layers_may_be_left_out_if_the_numbers_are_those_that_the_codec_wants() 
 
 #[test]
 fn a_picture_without_its_upper_layers_ends_with_a_marker() {
-    for coding in [Coding::Vp9L3T3Key, Coding::Vp9L3T3, Coding::Av1L3T3Key] {
+    for coding in [Coding::Vp9L3T3Key, Coding::Vp9L3T3, Coding::Av1L3T3Key, Coding::Av1L3T3] {
         for moved in [true, false] {
             let (mut receiver, mut packets) = shoot(coding, 13);
             packets.retain(|packet| layer(coding, packet).spatial < 2);
@@ -251,5 +261,38 @@ fn every_flaw_of_a_change_is_noticed() {
         assert_eq!(receiver.change_source(now, report_of("b-v0")).violations, [""; 0], "{name}");
         after.iter().for_each(|packet| feed(&mut receiver, coding, now, packet));
         assert!(!receiver.report.violations.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_descriptor_that_says_something_else_than_the_payload_beside_it_is_noticed() {
+    for coding in [Coding::Vp8L1T3Described, Coding::H264L1T3] {
+        let (mut receiver, mut packets) = shoot(coding, 9);
+        for packet in packets.iter_mut().skip_while(|packet| !packet.marker).skip(1) {
+            // A frame number that the structure's references do not lead to.
+            packet.descriptor.iter_mut().for_each(|bytes| bytes[2] ^= 0x40);
+        }
+        let now = Instant::now();
+        packets.iter().for_each(|packet| feed(&mut receiver, coding, now, packet));
+        assert!(receiver.report.decoded < 9, "{coding:?}");
+        assert!(!receiver.report.violations.is_empty(), "{coding:?}");
+    }
+}
+
+#[test]
+fn padding_in_the_place_of_a_frame_of_h264_keeps_nobody_waiting_in_any_order() {
+    let coding = Coding::H264L1T3;
+    let is_top = |packet: &VideoPacket| layer(coding, packet).temporal == 2;
+    for backwards in [false, true] {
+        let (mut receiver, mut packets) = shoot(coding, 9);
+        packets.retain(|packet| !is_top(packet) || packet.marker);
+        close_up(&mut packets);
+        packets.iter_mut().filter(|packet| is_top(packet)).for_each(|packet| packet.payload.clear());
+        if backwards {
+            packets[4..].reverse();
+        }
+        let now = Instant::now();
+        packets.iter().for_each(|packet| feed(&mut receiver, coding, now, packet));
+        assert_eq!((receiver.report.decoded, receiver.report.violations.len()), (5, 0), "{backwards}");
     }
 }

@@ -54,7 +54,7 @@ impl Inspector {
             self.height = info.height;
         }
         let Some(descriptor) = descriptor else { return info };
-        self.described(descriptor, info).unwrap_or_else(|| {
+        self.described(codec, descriptor, info).unwrap_or_else(|| {
             // Other payloads tell their layers themselves.
             let needs_structure = codec == Codec::Av1 && self.dependencies.lacks_structure_of(descriptor);
             let frame_number = Head::parse(descriptor).map(|head| head.frame_number);
@@ -63,9 +63,15 @@ impl Inspector {
     }
 
     /// What a dependency descriptor adds.
-    fn described(&mut self, descriptor: &[u8], info: FrameInfo) -> Option<FrameInfo> {
+    fn described(&mut self, codec: Codec, descriptor: &[u8], info: FrameInfo) -> Option<FrameInfo> {
         let frame = self.dependencies.read(descriptor)?;
         let own = frame.descriptor;
+        // Receivers of VP8 that read no descriptors conclude references from its own numbers, and wait for more than a frame
+        // refers to: they are tuned where those numbers allow it.
+        let (mut decodable, mut switchable) = (frame.decodable, own.switchable);
+        if codec == Codec::Vp8 && info.switchable != LayerMask::ALL {
+            (decodable, switchable) = (decodable & info.decodable, info.switchable);
+        }
         let everything = if frame.starts_keyframe { LayerMask::ALL } else { LayerMask::EMPTY };
         Some(FrameInfo {
             starts_frame: own.head.start_of_frame,
@@ -75,8 +81,8 @@ impl Inspector {
             layer: own.layer,
             highest_spatial: frame.highest_spatial,
             present: own.present,
-            decodable: frame.decodable,
-            switchable: own.switchable | everything,
+            decodable,
+            switchable: switchable | everything,
             crossing: own.switchable | everything,
             discardable: frame.discardable,
             frame_number: Some(own.head.frame_number),

@@ -13,6 +13,8 @@ const KEEP: Duration = Duration::from_secs(1);
 enum Kind {
     /// Picture ids that may not have gaps.
     Vp8,
+    /// And dependency descriptors beside them.
+    Vp8Described,
     /// Picture ids of all that is shown at one time.
     Vp9,
     /// Frame numbers and template ids of the dependency descriptor.
@@ -21,7 +23,15 @@ enum Kind {
 
 impl Kind {
     fn spatial_layers(self) -> u8 {
-        if self == Self::Vp8 { 1 } else { 2 }
+        if self.counts_pictures() { 1 } else { 2 }
+    }
+
+    fn counts_pictures(self) -> bool {
+        matches!(self, Self::Vp8 | Self::Vp8Described)
+    }
+
+    fn is_described(self) -> bool {
+        matches!(self, Self::Vp8Described | Self::Av1)
     }
 }
 
@@ -48,7 +58,8 @@ impl Sent {
         let temporal = self.temporal();
         let from = |spatial: u8, temporal: u8| LayerMask::product(0b1111 << spatial & 0b1111, 0xff << temporal);
         let begins = self.key && self.first && self.spatial == 0;
-        let (is_av1, step) = (self.kind == Kind::Av1, self.frame as u16 * u16::from(self.kind.spatial_layers()));
+        let (has_pictures, is_described) = (self.kind != Kind::Av1, self.kind.is_described());
+        let step = self.frame as u16 * u16::from(self.kind.spatial_layers());
         let info = FrameInfo {
             starts_frame: self.first,
             ends_frame: self.last,
@@ -61,12 +72,13 @@ impl Sent {
             switchable: if self.key { LayerMask::ALL } else { from(0, temporal) },
             // The lower spatial layer is a part of what receivers of the upper one have.
             crossing: if self.spatial == 0 { LayerMask::product(1, 0xff) } else { LayerMask::EMPTY },
-            picture: (!is_av1).then(|| picture(self.encoding, self.frame)),
-            tl0: (!is_av1).then(|| (250 + 90 * u32::from(self.encoding) + self.frame / 4) as u8),
-            frame_number: is_av1
+            picture: has_pictures.then(|| picture(self.encoding, self.frame)),
+            tl0: has_pictures.then(|| (250 + 90 * u32::from(self.encoding) + self.frame / 4) as u8),
+            frame_number: is_described
                 .then(|| (65_500 + 30_000 * u32::from(self.encoding)) as u16)
                 .map(|first| first.wrapping_add(step + u16::from(self.spatial))),
-            templates: (is_av1 && begins).then(|| (((7 * self.frame + 20 * u32::from(self.encoding)) & 0x3f) as u8, 6)),
+            templates: (is_described && begins)
+                .then(|| (((7 * self.frame + 20 * u32::from(self.encoding)) & 0x3f) as u8, 6)),
             ..FrameInfo::default()
         };
         Incoming {
@@ -74,7 +86,7 @@ impl Sent {
             number: self.number,
             timestamp: self.frame.wrapping_mul(3_000).wrapping_add(u32::from(self.encoding) * 77_777),
             marker: self.last && self.spatial + 1 == self.kind.spatial_layers(),
-            counts_pictures: self.kind == Kind::Vp8,
+            counts_pictures: self.kind.counts_pictures(),
             info,
         }
     }
@@ -414,7 +426,7 @@ proptest! {
     /// within a run of one encoding all shifts stay, and the next run goes on behind the last packet in everything.
     #[test]
     fn outgoing_numbers_are_whole_whatever_happens_to_incoming_ones(
-        kind in prop_oneof![Just(Kind::Vp8), Just(Kind::Vp9), Just(Kind::Av1)],
+        kind in prop_oneof![Just(Kind::Vp8), Just(Kind::Vp8Described), Just(Kind::Vp9), Just(Kind::Av1)],
         parts in 1u64..4,
         // Up to four packets that are lost, or come later by some; the first may be that of the next key frame.
         lost in proptest::collection::vec(
@@ -457,7 +469,7 @@ proptest! {
                     Some((packet, Step::Send(out), now)) => {
                         prop_assert_eq!(*out, next);
                         let mut expected = shape.shifts;
-                        if kind == Kind::Vp8 {
+                        if kind.counts_pictures() {
                             expected.picture_id_by = expected.picture_id_by.wrapping_sub(left_out.len() as u16);
                         }
                         let now = now.expect("was just sent");

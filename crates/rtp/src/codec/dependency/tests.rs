@@ -362,6 +362,46 @@ fn a_template_of_a_lost_structure_leaves_what_the_payload_says() {
     assert!(vp9.starts_keyframe && !vp9.needs_structure, "such a payload tells enough");
 }
 
+/// One spatial layer as libwebrtc declares it beside codecs that tell their layers themselves: whatever is there may be begun with any frame.
+fn temporal_layers() -> StructureDraft {
+    let row = |(temporal, indications, distance): (u8, [u8; 3], u16)| Row {
+        temporal,
+        indications: indications.to_vec(),
+        references: vec![distance],
+        ..Row::default()
+    };
+    let rows = [(0, [2, 2, 2], 4), (1, [0, 2, 2], 2), (2, [0, 0, 2], 1)].map(row).into();
+    StructureDraft { rows, ..StructureDraft::default() }
+}
+
+#[test]
+fn receivers_of_vp8_go_up_where_its_own_numbers_allow_it_too() {
+    let (slow, fast) = (Layer::new(0, 1), Layer::new(0, 2));
+    let allows = |payload: fn(u8) -> Vec<u8>| {
+        let mut inspector = Inspector::default();
+        let mut at = |template_id: u8, frame_number: u16, key: bool| {
+            let (structure, references) = (key.then(temporal_layers), key.then(Vec::new));
+            let draft = Draft {
+                start: true,
+                end: true,
+                template_id,
+                frame_number,
+                structure,
+                references,
+                target_count: 3,
+                ..Draft::default()
+            };
+            let payload = if key { vec![0x90, 0x60, 0, 0, 0] } else { payload(template_id) };
+            inspector.inspect(Codec::Vp8, 0, &payload, true, Some(&draft.write())).allows(Some(slow), fast)
+        };
+        at(0, 8, true);
+        [at(2, 9, false), at(1, 10, false)]
+    };
+    // The frame of the middle layer leads to the upper one by its descriptor, but who knows picture ids alone waits for the one missing.
+    assert_eq!(allows(|temporal| vec![0x90, 0x60, 0, temporal << 6 | 0x20, 1]), [true, false]);
+    assert_eq!(allows(|_| vec![0x10, 1]), [true, true], "no layers but those of descriptors");
+}
+
 #[test]
 fn what_came_before_its_structure_is_told_when_the_structure_comes() {
     let mut inspector = Inspector::default();
