@@ -12,10 +12,32 @@ pub use descriptor::{Descriptor, LayerIndices, Structure};
 #[derive(Debug, Default)]
 pub(crate) struct Scalability {
     structure: Option<Structure>,
-    /// The highest spatial layer of the last key picture.
-    key_highest: u8,
+    key: KeyPicture,
+    /// The id of the newest picture.
+    newest: Option<u16>,
     /// Who got which layer frame; needed with spatial layers or flexible mode, made at a key frame.
     history: Option<Box<History>>,
+}
+
+/// What the last key picture says of the pictures around it.
+#[derive(Debug, Clone, Copy, Default)]
+struct KeyPicture {
+    id: Option<u16>,
+    /// The highest spatial layer from it on: receivers tuned to a higher one have got what those of this one got.
+    highest: u8,
+    /// The highest before it, for what comes late.
+    before: u8,
+}
+
+impl KeyPicture {
+    /// The next one. Pictures that follow one that is late were handed out without it: whoever did not get them cannot go on with their layer.
+    fn next(self, id: Option<u16>, highest: u8, is_late: bool) -> Self {
+        if is_late {
+            Self { highest: highest.max(self.highest), ..self }
+        } else {
+            Self { id, highest, before: self.highest }
+        }
+    }
 }
 
 impl Scalability {
@@ -27,6 +49,10 @@ impl Scalability {
         if descriptor.structure.is_some() {
             self.structure = descriptor.structure;
         }
+        let (picture, is_late) = (descriptor.picture_id.map(|(id, ..)| id), is_behind(&descriptor, self.newest));
+        if !is_late {
+            self.newest = picture;
+        }
         let is_lowest = indices.is_none_or(|indices| indices.spatial == self.lowest());
         let starts_keyframe = descriptor.begins && !descriptor.predicted && !inter_layer && is_lowest;
         let numbers = FrameInfo {
@@ -34,14 +60,14 @@ impl Scalability {
             ends_frame: descriptor.ends || marker,
             starts_keyframe,
             height: descriptor.structure.and_then(|structure| structure.height()),
-            picture: descriptor.picture_id.map(|(value, ..)| value),
+            picture,
             tl0: descriptor.tl0_pic_idx.map(|(value, _)| value),
             places: descriptor.places(),
             ..FrameInfo::unknown(marker)
         };
         if starts_keyframe {
             seen.begin();
-            self.key_highest = self.highest(seen);
+            self.key = self.key.next(picture, self.highest(seen), is_late);
             if indices.is_some() && self.history.is_none() {
                 self.history = Some(Box::default());
             }
@@ -69,7 +95,8 @@ impl Scalability {
         let (alone, upwards) = (1 << own.spatial(), layer::from(own.spatial()));
         // The frames of a picture that refers to no other are there for all the layers above. When the layers above end without a key
         // picture, their receivers can go on only with frames that are made for upper layers: they got no others.
-        let stands_for_upper = is_top && own.spatial() >= self.key_highest;
+        let key_highest = if is_behind(descriptor, self.key.id) { self.key.before } else { self.key.highest };
+        let stands_for_upper = is_top && own.spatial() >= key_highest;
         let is_for_upper = stands_for_upper || !descriptor.not_for_upper || !descriptor.predicted;
         let reaches = if is_for_upper { upwards } else { alone };
         let present = LayerMask::product(reaches, layer::from(own.temporal()));
@@ -84,11 +111,11 @@ impl Scalability {
         };
         FrameInfo {
             layer: own,
-            highest_spatial: self.highest(seen).max(self.key_highest),
+            highest_spatial: self.highest(seen).max(key_highest),
             present,
             decodable,
             switchable: LayerMask::product(reaches, rates),
-            crossing: LayerMask::product(if is_top { upwards } else { alone }, layer::from(own.temporal())),
+            crossing: LayerMask::product(if is_top { reaches } else { alone }, layer::from(own.temporal())),
             ..numbers
         }
     }
@@ -150,10 +177,23 @@ impl Scalability {
 /// A name for a layer frame that is unique for at least 64 pictures; of the picture that is `back` pictures earlier.
 fn frame_key(descriptor: &Descriptor, layer: Layer, back: u8) -> Option<u32> {
     let (value, _, long) = descriptor.picture_id?;
-    let mask = if long { 0x7fff } else { 0x7f };
-    let picture = value.wrapping_sub(u16::from(back)) & mask;
+    let picture = value.wrapping_sub(u16::from(back)) & id_mask(long);
     Some(u32::from(picture) * u32::from(Layer::SPATIAL) + u32::from(layer.spatial()))
 }
+
+/// Whether a frame is of an earlier picture than another that came. With an id that is further behind, its sender has begun anew.
+fn is_behind(descriptor: &Descriptor, other: Option<u16>) -> bool {
+    let Some(((own, _, long), other)) = descriptor.picture_id.zip(other) else { return false };
+    (1..BEHIND_MAX).contains(&(other.wrapping_sub(own) & id_mask(long)))
+}
+
+/// The bits of a picture id.
+fn id_mask(long: bool) -> u16 {
+    if long { 0x7fff } else { 0x7f }
+}
+
+/// Half of the short picture ids; a repair that took so many pictures is not waited for.
+const BEHIND_MAX: u16 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -301,11 +341,47 @@ mod tests {
         let top = stream.at(&Packet { spatial: 1, ..lowest }.bytes(&[]));
         assert!(top.present.contains(Layer::new(1, 2)) && !top.present.contains(Layer::new(2, 2)));
         assert!(!top.allows(Some(Layer::new(2, 2)), Layer::new(1, 2)));
+        assert!(!top.allows(Some(Layer::new(1, 2)), Layer::new(2, 2)), "nothing comes there");
         let key = Packet { picture: 2, predicted: false, ..PACKET };
         stream.at(&key.bytes(&fewer));
         stream.at(&Packet { spatial: 1, inter_layer: true, ..key }.bytes(&[]));
         let top = stream.at(&Packet { picture: 3, spatial: 1, not_for_upper: true, ..PACKET }.bytes(&[]));
         assert!(top.present.contains(Layer::HIGHEST), "now it is the highest that they know");
+    }
+
+    #[test]
+    fn in_k_svc_a_late_key_picture_does_not_lead_receivers_on_who_did_not_get_what_follows_it() {
+        let mut stream = Stream::started();
+        // N_S = 1: two layers.
+        let key = |stream: &mut Stream, picture| {
+            let lowest = Packet { picture, predicted: false, ..PACKET };
+            stream.at(&lowest.bytes(&[0x20]));
+            stream.at(&Packet { spatial: 1, inter_layer: true, ..lowest }.bytes(&[]))
+        };
+        let top = |stream: &mut Stream, picture| {
+            stream.at(&Packet { picture, spatial: 1, not_for_upper: true, ..PACKET }.bytes(&[]))
+        };
+        let (before, with) = (Layer::new(2, 2), Layer::new(1, 2));
+        assert!(!top(&mut stream, 2).present.contains(before));
+        assert!(key(&mut stream, 1).present.contains(before), "it can be decoded");
+        let behind = top(&mut stream, 3);
+        assert!(behind.present.contains(with) && !behind.present.contains(before), "it needs picture 2");
+        assert_eq!(behind.highest_spatial, 2);
+        key(&mut stream, 5);
+        assert!(top(&mut stream, 6).present.contains(before));
+        assert!(!top(&mut stream, 4).present.contains(before), "from before the key picture");
+        assert!(top(&mut stream, 7).present.contains(before));
+    }
+
+    #[test]
+    fn ids_that_begin_anew_are_not_late_for_long() {
+        let mut stream = Stream::started();
+        for picture in [100, 30, 31] {
+            let key = Packet { picture, predicted: false, ..PACKET };
+            stream.at(&key.bytes(&[0x20]));
+        }
+        let top = stream.at(&Packet { picture: 32, spatial: 1, not_for_upper: true, ..PACKET }.bytes(&[]));
+        assert!(top.present.contains(Layer::HIGHEST));
     }
 
     #[test]

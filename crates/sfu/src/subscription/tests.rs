@@ -4,7 +4,8 @@ use super::*;
 use crate::stream::Stream;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use tertulia_rtp::codec::{Layer, LayerMask};
+use tertulia_model::profile::Codec;
+use tertulia_rtp::codec::{Inspector, Layer, LayerMask};
 
 const KEEP: Duration = Duration::from_secs(1);
 
@@ -299,6 +300,58 @@ fn a_receiver_of_whatever_there_is_needs_no_key_frame_when_that_is_known() {
     course.aim(now, aim(Layer::new(1, 0)));
     assert_eq!(feed(&mut course, &mut stream, 3), [false, true]);
     assert_eq!(course.awaits_keyframe(now + STEP_PATIENCE), None);
+}
+
+/// A frame of VP9 in one packet, of a stream whose spatial layers depend on each other in key pictures only. A key
+/// picture brings the structure: so many layers.
+fn of_k_svc(inspector: &mut Inspector, picture: u8, spatial: u8, layers: u8, key: bool) -> Incoming {
+    let bit = |flag: bool, at: u8| u8::from(flag) << at;
+    let structure = key && spatial == 0;
+    // I, P, L, B, E, V, Z; picture id; spatial layer and D; TL0PICIDX; N_S.
+    let flags = 0xac | bit(!key, 6) | bit(structure, 1) | bit(!key, 0);
+    let payload = [flags, picture, spatial << 1 | bit(key && spatial > 0, 0), picture, (layers - 1) << 5];
+    let marker = spatial + 1 == layers;
+    let (number, timestamp) = (70_000 + 2 * u64::from(picture) + u64::from(spatial), u32::from(picture) * 3_000);
+    let info = inspector.inspect(Codec::Vp9, number, &payload, marker, None);
+    Incoming { encoding: 0, number, timestamp, marker, counts_pictures: false, info }
+}
+
+/// The sender ends the upper layer with picture 2, whose key picture is lost and comes between pictures 4 and 5.
+#[test]
+fn receivers_of_a_layer_that_ends_with_a_late_key_frame_are_sent_nothing_that_they_cannot_decode() {
+    let (mut inspector, mut stream, now) = (Inspector::default(), Stream::new(7, None, 0), Instant::now());
+    let (mut lower, mut upper) = (VideoCourse::default(), VideoCourse::default());
+    let mut stream_of_lower = Stream::new(8, None, 0);
+    let aim = |spatial| Some(Aim { encoding: 0, layer: Layer::new(spatial, 0) });
+    lower.aim(now, aim(0));
+    upper.aim(now, aim(1));
+    let (mut sent, mut sent_lower) = (Vec::new(), Vec::new());
+    let mut feed = |upper: &mut VideoCourse, picture: u8, layers: u8, key: bool| {
+        for spatial in 0..layers {
+            let packet = of_k_svc(&mut inspector, picture, spatial, layers, key);
+            let mut send = |course: &mut VideoCourse, stream: &mut Stream, sent: &mut Vec<(u8, u8)>| {
+                let step = course.project(now, KEEP, stream, &packet);
+                sent.extend(matches!(step, Step::Send(_)).then_some((picture, spatial)));
+            };
+            send(upper, &mut stream, &mut sent);
+            send(&mut lower, &mut stream_of_lower, &mut sent_lower);
+        }
+    };
+    feed(&mut upper, 0, 2, true);
+    feed(&mut upper, 1, 2, false);
+    for (picture, key) in [(3, false), (4, false), (2, true), (5, false), (6, false)] {
+        feed(&mut upper, picture, 1, key);
+    }
+    assert_eq!(upper.current().map(|current| current.layer), Some(Layer::new(1, 0)));
+    upper.aim(now, aim(0));
+    feed(&mut upper, 7, 1, false);
+    assert_eq!(upper.awaits_keyframe(now + STEP_PATIENCE), Some(0));
+    feed(&mut upper, 8, 1, true);
+    feed(&mut upper, 9, 1, false);
+    assert_eq!(upper.awaits_keyframe(now + STEP_PATIENCE), None);
+    assert_eq!(sent, [(0, 0), (0, 1), (1, 1), (2, 0), (8, 0), (9, 0)], "3 is not there, and all to 7 refer to it");
+    let all_lower = [0, 1, 3, 4, 2, 5, 6, 7, 8, 9].map(|picture| (picture, 0));
+    assert_eq!(sent_lower, all_lower);
 }
 
 #[test]
