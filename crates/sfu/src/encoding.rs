@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use tertulia_model::profile::Codec;
 use tertulia_rtp::codec::Inspector;
 use tertulia_rtp::rtcp::{ReportBlock, SenderInfo};
@@ -18,6 +19,8 @@ const ACTIVE_FOR: Duration = Duration::from_millis(1_500);
 const REST_AFTER: Duration = Duration::from_secs(10);
 /// A longer round trip is a mistake of somebody's clock.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(7);
+/// Sender reports of which a receiver's report may speak: where both keep in step, the next one has always come before the answer to the last.
+const SENDER_REPORTS_MAX: usize = 4;
 /// Numbers before the highest for which repeats are noticed.
 const WINDOW: u64 = 512;
 /// How far apart packets may be that wait for one structure: more than a cache holds would be in vain.
@@ -183,16 +186,21 @@ impl Encoding {
         number - before.map_or(self.forgotten, |(_, omitted)| *omitted)
     }
 
-    /// Notes a sender report, for the next report block.
+    /// Notes a sender report, for the next report block and for what receivers say of it.
     pub(crate) fn sender_report(&mut self, now: Instant, info: SenderInfo) {
-        self.reception.last_sr = Some((u32::try_from((info.ntp >> 16) & 0xffff_ffff).unwrap_or(0), now));
+        let reports = &mut self.reception.sender_reports;
+        if reports.is_full() {
+            reports.remove(0);
+        }
+        reports.push((u32::try_from((info.ntp >> 16) & 0xffff_ffff).unwrap_or(0), now));
     }
 
     /// The round trip to a receiver that reports on this stream, from a sender report that was passed on to it (RFC 3550 §6.4.1).
     pub(crate) fn round_trip(&self, now: Instant, block: &ReportBlock) -> Option<Duration> {
-        let (_, at) = self.reception.last_sr.filter(|(middle, _)| *middle == block.last_sr && *middle != 0)?;
+        let mut newest_first = self.reception.sender_reports.iter().rev();
+        let (_, at) = newest_first.find(|(middle, _)| *middle == block.last_sr && *middle != 0)?;
         let held = Duration::from_micros(u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536);
-        now.saturating_duration_since(at).checked_sub(held).filter(|rtt| *rtt < ROUND_TRIP_MAX)
+        now.saturating_duration_since(*at).checked_sub(held).filter(|rtt| *rtt < ROUND_TRIP_MAX)
     }
 
     /// What to report to the sender; `None` when nothing came since the last report (RFC 3550 §6.4).
@@ -239,7 +247,8 @@ struct Reception {
     jitter_q4: u64,
     last_transit: Option<i64>,
     start: Option<Instant>,
-    last_sr: Option<(u32, Instant)>,
+    /// The middle of the time that each of the last sender reports tells, and when it came; oldest first.
+    sender_reports: ArrayVec<(u32, Instant), SENDER_REPORTS_MAX>,
 }
 
 impl Reception {
@@ -270,9 +279,9 @@ impl Reception {
         self.expected_before = expected;
         self.received_before = self.received;
         let fraction = (lost_now * 256).checked_div(expected_now).unwrap_or(0).min(255);
-        let (last_sr, delay) = self.last_sr.map_or((0, 0), |(middle, at)| {
-            let delay = now.saturating_duration_since(at).as_micros() * 65_536 / 1_000_000;
-            (middle, u32::try_from(delay).unwrap_or(u32::MAX))
+        let (last_sr, delay) = self.sender_reports.last().map_or((0, 0), |(middle, at)| {
+            let delay = now.saturating_duration_since(*at).as_micros() * 65_536 / 1_000_000;
+            (*middle, u32::try_from(delay).unwrap_or(u32::MAX))
         });
         ReportBlock {
             ssrc,
@@ -373,6 +382,30 @@ mod tests {
         assert!(encoding.cache.get(number).is_none() && encoding.report(later).is_none());
         arrive(&mut encoding, later, 11);
         assert!(encoding.report(later).is_some());
+    }
+
+    #[test]
+    fn a_report_on_an_earlier_sender_report_tells_the_round_trip_and_one_on_an_unknown_one_nothing() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut encoding = Encoding::new(7, None);
+        for second in 1..=6u64 {
+            let info = SenderInfo { ssrc: 7, ntp: second << 32, rtp_timestamp: 0, packets: 0, octets: 0 };
+            encoding.sender_report(at(second * 1_000), info);
+        }
+        arrive(&mut encoding, start, 10);
+        let newest = encoding.report(at(6_000)).unwrap();
+        assert_eq!((newest.last_sr, newest.delay_since_last_sr), (6 << 16, 0));
+        // The receiver held each for a quarter of a second, and its answer comes 300 ms after the newest one.
+        let round_trip = |second: u32, ms| {
+            let block = ReportBlock { last_sr: second << 16, delay_since_last_sr: 1 << 14, ..newest };
+            encoding.round_trip(at(ms), &block)
+        };
+        assert_eq!(round_trip(6, 6_300), Some(Duration::from_millis(50)));
+        assert_eq!(round_trip(5, 6_300), Some(Duration::from_millis(1_050)));
+        assert_eq!(round_trip(3, 6_300), Some(Duration::from_millis(3_050)));
+        assert_eq!([0, 2, 7].map(|second| round_trip(second, 6_300)), [None; 3], "none, forgotten, never sent");
+        assert_eq!(round_trip(6, 6_200), None, "held for longer than it was there");
     }
 
     #[test]
