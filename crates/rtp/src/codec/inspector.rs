@@ -55,8 +55,10 @@ impl Inspector {
         }
         let Some(descriptor) = descriptor else { return info };
         self.described(codec, descriptor, info).unwrap_or_else(|| {
-            // Other payloads tell their layers themselves.
-            let needs_structure = codec == Codec::Av1 && self.dependencies.lacks_structure_of(descriptor);
+            // VP8 and VP9 tell their layers themselves. H264 does not: packets of one picture would belong to different ones, given which of
+            // them came before the structure.
+            let tells_nothing = matches!(codec, Codec::Av1 | Codec::H264);
+            let needs_structure = tells_nothing && self.dependencies.lacks_structure_of(descriptor);
             let frame_number = Head::parse(descriptor).map(|head| head.frame_number);
             FrameInfo { needs_structure, frame_number, ..info }
         })

@@ -360,6 +360,10 @@ fn a_template_of_a_lost_structure_leaves_what_the_payload_says() {
     assert_eq!(inspector.layers().count(), 0);
     let vp9 = inspector.inspect(Codec::Vp9, 0, &[0x8c, 0], true, Some(&draft.write()));
     assert!(vp9.starts_keyframe && !vp9.needs_structure, "such a payload tells enough");
+    assert!(
+        inspector.inspect(Codec::H264, 1, &[0x41, 0x88], true, Some(&draft.write())).needs_structure,
+        "this does not"
+    );
 }
 
 /// One spatial layer as libwebrtc declares it beside codecs that tell their layers themselves: whatever is there may be begun with any frame.
