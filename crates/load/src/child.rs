@@ -27,8 +27,6 @@ pub(crate) struct How {
     pub(crate) workers: usize,
     /// People of a room on one worker before its next ones go to another; 0 is never.
     pub(crate) spread_at: usize,
-    /// Whether allocations are counted.
-    pub(crate) count_allocations: bool,
 }
 
 /// Runs until its input ends.
@@ -64,9 +62,7 @@ pub(crate) fn run(how: How) -> std::io::Result<()> {
         Ok(bridge) => {
             // The workers pinned themselves to the first cores; what follows must not take their time.
             pin_to_core(crate::process::cores() - 1);
-            if how.count_allocations {
-                allocator::start();
-            }
+            allocator::start();
             let _ = reports.send(Report::Started { ports: bridge.ports().to_vec() });
             serve(&bridge.handle(), &reports)?;
             bridge.shutdown();

@@ -125,6 +125,7 @@ pub(crate) struct Client {
     down: Option<Link>,
     foreign: Option<Foreign>,
     created: Instant,
+    connected_at: Option<Instant>,
     seen_first: bool,
     seen_watched: Option<Instant>,
     ended: bool,
@@ -162,6 +163,7 @@ impl Client {
             down: link(2),
             foreign: spec.foreign,
             created: spec.created,
+            connected_at: None,
             seen_first: false,
             seen_watched: None,
             ended: false,
@@ -178,9 +180,9 @@ impl Client {
         client
     }
 
-    /// Whether media can flow.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.transport.is_connected()
+    /// When media could flow for the first time.
+    pub(crate) fn connected_at(&self) -> Option<Instant> {
+        self.connected_at
     }
 
     /// Packets that should have come, and that did, over all streams.
@@ -259,6 +261,9 @@ impl Client {
 
     fn settle(&mut self, events: &[Event], around: &mut Around<'_>) {
         self.transport_at = self.transport.next_timeout();
+        if self.connected_at.is_none() && self.transport.is_connected() {
+            self.connected_at = Some(around.now);
+        }
         if events.iter().any(|event| matches!(event, Event::Ended(_))) && !std::mem::replace(&mut self.ended, true) {
             around.tally.violation("a transport ended");
         }

@@ -63,7 +63,7 @@ pub(crate) struct Cross {
     address: SocketAddr,
     bridge: SocketAddr,
     next: Option<Instant>,
-    connected: bool,
+    connected_at: Option<Instant>,
     streams: FxHashMap<u32, Stream>,
 }
 
@@ -72,7 +72,7 @@ impl Cross {
     pub(crate) fn new(around: &mut Around<'_>, spec: &Spec, ready: Ready, address: SocketAddr) -> Self {
         let Ready { rtc, expected } = ready;
         let bridge = spec.bridge;
-        let mut cross = Self { rtc, address, bridge, next: None, connected: false, streams: FxHashMap::default() };
+        let mut cross = Self { rtc, address, bridge, next: None, connected_at: None, streams: FxHashMap::default() };
         if cross.prepare(spec, &expected).is_none() {
             around.tally.violation("str0m refuses the transport");
         }
@@ -106,9 +106,9 @@ impl Cross {
         direct.start_dtls(true).ok()
     }
 
-    /// Whether media can flow.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.connected
+    /// When media could flow for the first time.
+    pub(crate) fn connected_at(&self) -> Option<Instant> {
+        self.connected_at
     }
 
     /// When [`Cross::on_timeout`] next has work to do.
@@ -151,7 +151,7 @@ impl Cross {
                     let SocketAddr::V4(own) = self.address else { return };
                     send(around, *own.ip(), transmit.destination, &transmit.contents);
                 }
-                Ok(Output::Event(Event::Connected)) => self.connected = true,
+                Ok(Output::Event(Event::Connected)) => self.connected_at = Some(around.now),
                 Ok(Output::Event(Event::RtpPacket(packet))) => self.check(around, &packet),
                 Ok(Output::Event(_)) => {}
                 Err(_) => {

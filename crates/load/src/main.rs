@@ -11,6 +11,7 @@ mod histogram;
 mod instructions;
 mod janus;
 mod link;
+mod machine;
 mod measure;
 mod meeting;
 mod payload;
@@ -38,6 +39,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
 use child::How;
+use machine::Machine;
 use measure::Pace;
 use scenario::{Manner, Scenario};
 
@@ -112,13 +114,10 @@ struct Options {
     /// The last so many people are clients of other hands (str0m), who check too and send nothing.
     #[arg(long, global = true, default_value_t = 0)]
     cross_check: usize,
-    /// Counts allocations of the bridge's threads.
-    #[arg(long, global = true)]
-    count_allocations: bool,
     /// Seed of the bad networks.
     #[arg(long, global = true, default_value_t = 1)]
     seed: u64,
-    /// Adds the results to this file too, one JSON object a line.
+    /// Adds the results to this file too, one JSON object a line, after one that names the machine.
     #[arg(long, global = true)]
     json: Option<PathBuf>,
 }
@@ -135,11 +134,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command, options: &Options) -> std::io::Result<()> {
-    let how = How {
-        workers: options.workers.max(1),
-        spread_at: options.spread_at,
-        count_allocations: options.count_allocations,
-    };
+    let how = How { workers: options.workers.max(1), spread_at: options.spread_at };
     let pace = Pace {
         rounds: options.rounds.max(1),
         warm_up: Duration::from_secs_f64(options.warm_up),
@@ -150,21 +145,24 @@ fn run(command: Command, options: &Options) -> std::io::Result<()> {
         Command::Bridge => return child::run(how),
         Command::Table { file } => {
             let text = std::fs::read_to_string(file)?;
-            let results: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
-            print!("{}", record::table(&results?));
+            let lines: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
+            print!("{}", record::table(&lines?));
             return Ok(());
         }
         Command::Janus { subscribers, process, address } => {
+            let machine = Machine::read()?.json();
+            publish(&machine, options)?;
             let result = janus::run(janus::Target { address, process }, subscribers, pace)?.json();
             publish(&result, options)?;
-            print!("{}", record::table(&[result]));
+            print!("{}", record::table(&[machine, result]));
             return Ok(());
         }
         Command::Scenario(scenario) => vec![(scenario, options.climb)],
         Command::Report { quick } => scenario::report(quick, options.climb),
     };
     let program = std::env::current_exe()?;
-    let mut all = Vec::new();
+    let mut all = vec![Machine::read()?.json()];
+    publish(&all[0], options)?;
     for (scenario, climb) in scenarios {
         let (cross_check, seed) = (options.cross_check, options.seed);
         for result in scenario::run(scenario, Manner { program: &program, how, pace, climb, cross_check, seed })? {
@@ -176,11 +174,11 @@ fn run(command: Command, options: &Options) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Prints a result, and keeps it where that is asked for.
-fn publish(result: &Value, options: &Options) -> std::io::Result<()> {
-    println!("{result}");
+/// Prints a line, and keeps it where that is asked for.
+fn publish(line: &Value, options: &Options) -> std::io::Result<()> {
+    println!("{line}");
     if let Some(path) = &options.json {
-        writeln!(std::fs::File::options().create(true).append(true).open(path)?, "{result}")?;
+        writeln!(std::fs::File::options().create(true).append(true).open(path)?, "{line}")?;
     }
     Ok(())
 }

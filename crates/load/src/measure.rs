@@ -74,6 +74,15 @@ pub(crate) struct Round {
     pub(crate) run: usize,
 }
 
+impl Round {
+    /// By how much this quantile of the bridge's latencies exceeds that of raw UDP. Microseconds; negative where raw UDP was slower.
+    pub(crate) fn latency_added_us(&self, share: f64) -> Option<f64> {
+        let quantile = |window: &Window| window.seen.tally.latency.quantile(share);
+        let (bridge, raw) = (quantile(&self.bridge)?, quantile(self.raw.as_ref()?)?);
+        Some(bridge as f64 - raw as f64)
+    }
+}
+
 /// Measures round after round.
 ///
 /// # Errors

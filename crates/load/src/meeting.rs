@@ -29,7 +29,12 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 /// What joining took.
 #[derive(Debug, Default)]
 pub(crate) struct Joined {
+    /// Handshakes that both sides completed.
+    pub(crate) completed: u32,
+    /// From the first request until the last of them.
     pub(crate) took: Duration,
+    /// People a second who would have come, had nobody had to wait for others to get in.
+    pub(crate) offered_per_s: u32,
     /// From the request to keys on the bridge. Milliseconds.
     pub(crate) connected_ms: Histogram,
 }
@@ -52,6 +57,8 @@ pub(crate) struct Meeting {
     resident_full: Option<u64>,
     asked: Vec<Option<Instant>>,
     connected: usize,
+    /// When the bridge last said so of somebody.
+    connected_at: Option<Instant>,
     connected_ms: Histogram,
     ended: Vec<String>,
     /// What the bridge last told people behind a bottleneck that the path to them takes, in bits a second.
@@ -97,6 +104,7 @@ impl Meeting {
             seed,
             asked: vec![None; count],
             connected: 0,
+            connected_at: None,
             connected_ms: Histogram::default(),
             ended: Vec::new(),
             estimates: BTreeMap::new(),
@@ -130,8 +138,13 @@ impl Meeting {
                 return Err(io::Error::other(format!("{connected} of {wanted} got in; lost: {ended:?}")));
             }
         }
-        self.wait_for_clients(wanted)?;
-        Ok(Joined { took: start.elapsed(), connected_ms: std::mem::take(&mut self.connected_ms) })
+        let end = self.wait_for_clients(wanted)?.max(self.connected_at);
+        Ok(Joined {
+            completed: u32::try_from(self.connected - before).unwrap_or(u32::MAX),
+            took: end.map_or(Duration::ZERO, |end| end.saturating_duration_since(start)),
+            offered_per_s: per_second,
+            connected_ms: std::mem::take(&mut self.connected_ms),
+        })
     }
 
     /// Gives every shard an order.
@@ -298,6 +311,7 @@ impl Meeting {
             }
             Report::Connected { person, .. } => {
                 self.connected += 1;
+                self.connected_at = Some(Instant::now());
                 let asked = self.numbers.get(&person).and_then(|person| self.asked[*person as usize]);
                 if let Some(asked) = asked {
                     self.connected_ms.record(asked.elapsed().as_millis() as u64);
@@ -368,15 +382,18 @@ impl Meeting {
         sending.map(|(other, number)| (number, other.camera, other.voice.is_some())).collect()
     }
 
-    /// The bridge's keys are up a moment before the clients'.
-    fn wait_for_clients(&mut self, wanted: usize) -> io::Result<()> {
+    /// The bridge's keys are up a moment before the clients'. Returns when the last client had its own.
+    fn wait_for_clients(&mut self, wanted: usize) -> io::Result<Option<Instant>> {
         let start = Instant::now();
-        while self.read()?.connected < wanted {
+        loop {
+            let reading = self.read()?;
+            if reading.connected >= wanted {
+                return Ok(reading.connected_at);
+            }
             if start.elapsed() > ANSWER_PATIENCE {
                 return Err(io::Error::other("some clients did not connect"));
             }
             self.pump(Duration::from_millis(5))?;
         }
-        Ok(())
     }
 }

@@ -28,9 +28,6 @@ impl Process {
         let mut command = Command::new(program);
         command.arg("bridge").arg("--workers").arg(how.workers.to_string());
         command.arg("--spread-at").arg(how.spread_at.to_string());
-        if how.count_allocations {
-            command.arg("--count-allocations");
-        }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = child.stdin.take();
         let output = child.stdout.take().ok_or_else(|| io::Error::other("the bridge process has no output"))?;

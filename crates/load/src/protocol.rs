@@ -101,8 +101,8 @@ pub(crate) struct Counters {
     pub(crate) panics: u64,
     /// Texts on channels to clients.
     pub(crate) texts: u64,
-    /// Allocations of its threads; absent when they are not counted.
-    pub(crate) allocations: Option<u64>,
+    /// Allocations of its threads.
+    pub(crate) allocations: u64,
 }
 
 #[cfg(test)]

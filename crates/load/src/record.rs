@@ -1,8 +1,9 @@
-//! What is printed of a scenario: one JSON object, and a line of a table. A field that was not measured is absent.
+//! What is printed of a scenario: one JSON object, and a line of the table below its machine. A field that was not measured is absent.
 
 use serde_json::{Map, Value, json};
 
 use crate::histogram::Histogram;
+use crate::machine::Machine;
 use crate::measure::{Round, Window, median, settled};
 use crate::meeting::Joined;
 use crate::protocol::Counters;
@@ -43,9 +44,10 @@ impl Record {
     }
 
     /// What joining took.
-    pub(crate) fn joined(&mut self, joined: &Joined, people: u32) {
-        self.put("participants", people);
-        self.put_number("handshakes_per_s", Some(f64::from(people) / joined.took.as_secs_f64()));
+    pub(crate) fn joined(&mut self, joined: &Joined) {
+        self.put("participants", joined.completed);
+        self.put("joins_offered_per_s", joined.offered_per_s);
+        self.put_number("handshakes_per_s", Some(f64::from(joined.completed) / joined.took.as_secs_f64()));
         self.quantiles("join_to_connected_ms", &joined.connected_ms);
     }
 
@@ -90,14 +92,11 @@ impl Record {
             rounds.iter().filter_map(pick).for_each(|window| all.add(&window.seen.tally.latency));
             all
         };
-        let raw = through(|round| round.raw.as_ref());
-        self.latency("latency_raw", &raw);
+        self.latency("latency_raw", &through(|round| round.raw.as_ref()));
         self.latency("latency_seal_send", &through(|round| round.sealed.as_ref()));
-        for (name, share) in
-            [("latency_added_p50_us", 0.5), ("latency_added_p99_us", 0.99), ("latency_added_p999_us", 0.999)]
-        {
-            let added = latency.quantile(share).zip(raw.quantile(share));
-            self.put_some(name, added.map(|(bridge, raw)| bridge.cast_signed() - raw.cast_signed()));
+        for (suffix, share) in QUANTILES {
+            let added = of(&|round| round.latency_added_us(share));
+            self.put_number(&format!("latency_added_{suffix}"), added.map(first));
         }
     }
 
@@ -183,14 +182,12 @@ impl Record {
             self.put("sendmmsg_fill", json!({ "mean": mean, "histogram": by_class(&calls, "33-64") }));
         }
         let verified: u64 = rounds.iter().map(|round| round.bridge.seen.tally.verified).sum();
-        let allocations: Option<u64> =
-            pairs.iter().map(|(before, after)| Some(after.allocations? - before.allocations?)).sum();
-        let each = allocations.filter(|_| verified > 0).map(|count| count as f64 / verified as f64);
-        self.put_number("heap_allocs_per_packet", each);
+        let allocations = sum(&|counters| counters.allocations);
+        self.put_number("heap_allocs_per_packet", (verified > 0).then(|| allocations as f64 / verified as f64));
     }
 
     fn latency(&mut self, name: &str, histogram: &Histogram) {
-        for (suffix, share) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {
+        for (suffix, share) in QUANTILES {
             self.put_some(&format!("{name}_{suffix}"), histogram.quantile(share));
         }
     }
@@ -205,6 +202,9 @@ impl Record {
         );
     }
 }
+
+/// The quantiles of latencies that are told: ends of the fields' names, and shares.
+const QUANTILES: [(&str, f64); 3] = [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)];
 
 /// The classes of the bridge's histograms; the last one has no common name.
 const CLASSES: [&str; 6] = ["1", "2", "3-4", "5-8", "9-16", "17-32"];
@@ -225,26 +225,39 @@ const COLUMNS: &[(&str, &str)] = &[
     ("generator", "generator_busy"),
     ("p50 µs", "latency_p50_us"),
     ("p99 µs", "latency_p99_us"),
+    ("p999 µs", "latency_p999_us"),
+    ("p99 added µs", "latency_added_p99_us"),
     ("lost", "loss_added"),
     ("on time", "frames_on_time"),
     ("allocs/packet", "heap_allocs_per_packet"),
     ("KB/person", "rss_per_participant"),
 ];
 
-/// Results as a table in Markdown.
-pub(crate) fn table(results: &[Value]) -> String {
-    let mut out = String::from("| scenario |");
-    COLUMNS.iter().for_each(|(header, _)| out.push_str(&format!(" {header} |")));
-    out.push_str("\n|---|");
-    COLUMNS.iter().for_each(|_| out.push_str("---|"));
-    for result in results {
-        out.push_str(&format!("\n| {} |", title(result)));
-        for (header, field) in COLUMNS {
-            out.push_str(&format!(" {} |", cell(header, &result[*field])));
+/// Results as a table in Markdown, below the machine they are of. Lines of another machine begin another table.
+pub(crate) fn table(lines: &[Value]) -> String {
+    let (mut out, mut machine, mut under_header) = (String::new(), None, false);
+    for line in lines {
+        if let Some(named) = Machine::of(line) {
+            if machine.as_ref() != Some(&named) {
+                let gap = if out.is_empty() { "" } else { "\n" };
+                out.push_str(&format!("{gap}{named}\n\n"));
+                (machine, under_header) = (Some(named), false);
+            }
+            continue;
         }
+        if !std::mem::replace(&mut under_header, true) {
+            out.push_str(&header());
+        }
+        out.push_str(&format!("| {} |", title(line)));
+        COLUMNS.iter().for_each(|(header, field)| out.push_str(&format!(" {} |", cell(header, &line[*field]))));
+        out.push('\n');
     }
-    out.push('\n');
     out
+}
+
+fn header() -> String {
+    let names: String = COLUMNS.iter().map(|(header, _)| format!(" {header} |")).collect();
+    format!("| scenario |{names}\n|---|{}\n", "---|".repeat(COLUMNS.len()))
 }
 
 fn title(result: &Value) -> String {
@@ -260,7 +273,7 @@ fn cell(header: &str, value: &Value) -> String {
         "of raw UDP" | "of seal+send" | "worker" | "generator" => format!("{:.0} %", number * 100.0),
         "on time" => format!("{:.2} %", number * 100.0),
         "allocs/packet" => format!("{number:.4}"),
-        _ if number >= 100.0 || number.fract() == 0.0 => format!("{number:.0}"),
+        _ if number.abs() >= 100.0 || number.fract() == 0.0 => format!("{number:.0}"),
         _ => format!("{number:.1}"),
     }
 }
@@ -311,6 +324,76 @@ mod tests {
         let mut idle = Record::default();
         idle.counted(&[round(10, 10)]);
         assert!(idle.json().get("sendmmsg_fill").is_none(), "without a call there is no mean");
+        assert!(idle.json().get("heap_allocs_per_packet").is_none(), "nor without a packet");
+    }
+
+    #[test]
+    fn allocations_are_shared_out_among_the_packets_of_all_windows() {
+        let round = |from: u64, to: u64, verified: u64| {
+            let counters = |allocations: u64| Counters { allocations, ..Counters::default() };
+            let mut round = Round::default();
+            round.bridge.counters = Some((counters(from), counters(to)));
+            round.bridge.seen.tally.verified = verified;
+            round
+        };
+        let mut record = Record::default();
+        record.counted(&[round(1_000, 1_002, 50), round(2_000, 2_001, 150)]);
+        assert_eq!(record.json()["heap_allocs_per_packet"], json!(0.015));
+        let table = table(&[record.json()]);
+        assert!(table.contains("| allocs/packet |") && table.contains("| 0.0150 |"), "{table}");
+    }
+
+    #[test]
+    fn the_latency_added_is_the_median_of_the_differences_within_a_round() {
+        let window = |latency_us: u64| {
+            let mut window = Window::default();
+            window.seen.tally.latency.record(latency_us);
+            window
+        };
+        let round = |bridge, raw| Round { bridge: window(bridge), raw: Some(window(raw)), ..Round::default() };
+        let mut record = Record::default();
+        // The first round does not count. A moment that was bad for both is not the bridge's.
+        let rounds = [round(30, 1), round(20, 10), round(31, 28), round(10, 17)];
+        record.rounds(&rounds, 1, 1);
+        let json = record.json();
+        assert_eq!((&json["latency_added_p99_us"], &json["latency_added_p999_us"]), (&json!(3.0), &json!(3.0)));
+        assert_eq!((&json["latency_p999_us"], &json["latency_raw_p999_us"]), (&json!(31), &json!(28)));
+        let table = table(&[json]);
+        assert!(table.contains("| p99 µs | p999 µs | p99 added µs |") && table.contains("| 31 | 31 | 3 |"), "{table}");
+        let mut alone = Record::default();
+        alone.rounds(&[Round { raw: None, ..round(20, 10) }], 1, 1);
+        assert!(alone.json().get("latency_added_p99_us").is_none(), "without raw UDP nobody knows");
+    }
+
+    #[test]
+    fn handshakes_are_those_completed_in_the_time_that_they_took() {
+        let mut record = Record::default();
+        let took = std::time::Duration::from_millis(2_500);
+        record.joined(&Joined { completed: 1_000, took, offered_per_s: 1_000, ..Joined::default() });
+        let json = record.json();
+        assert_eq!((&json["handshakes_per_s"], &json["joins_offered_per_s"]), (&json!(400.0), &json!(1_000)));
+        assert_eq!(json["participants"], 1_000);
+    }
+
+    #[test]
+    fn a_table_stands_below_its_machine() {
+        let machine = |kernel: &str| json!({ "machine": { "cpu": "EPYC", "cores": 2, "kernel": kernel } });
+        let result = Record::new("idle", json!({ "people": 7 })).json();
+        let again = [machine("6.1"), result.clone(), machine("6.1"), result.clone(), machine("6.2"), result];
+        let table = table(&again);
+        let starts: Vec<&str> = table.lines().map(|line| line.get(..16).unwrap_or("")).collect();
+        let (header, row) = (["| scenario | kpp", "|---|---|---|---"], "| idle people 7 ");
+        let one = ["EPYC, 2 cores, L", "", header[0], header[1], row, row, ""];
+        let other = ["EPYC, 2 cores, L", "", header[0], header[1], row];
+        assert_eq!(starts, [&one[..], &other[..]].concat(), "{table}");
+    }
+
+    #[test]
+    fn raw_udp_may_be_the_slower_one() {
+        assert_eq!(
+            (cell("p99 added µs", &json!(-523.5)), cell("p99 added µs", &json!(-7.0))),
+            ("-524".into(), "-7".into())
+        );
     }
 
     #[test]

@@ -197,7 +197,7 @@ pub(crate) fn run(scenario: Scenario, manner: Manner<'_>) -> io::Result<Vec<Valu
 fn flowing(name: &str, parameters: Value, plan: Plan, manner: Manner<'_>) -> io::Result<Record> {
     let mut record = Record::new(name, parameters);
     let (mut meeting, joined) = assemble(plan, manner)?;
-    record.joined(&joined, meeting.plan.count());
+    record.joined(&joined);
     let rooms = if manner.climb { climb(&mut meeting, manner, &mut record)? } else { meeting.plan.room_count() };
     let rounds = measure::rounds(&mut meeting, manner.pace, Activity::Flow(rooms))?;
     conclude(&mut record, &mut meeting, &rounds)?;
@@ -282,7 +282,7 @@ fn join_storm(people: u32, within: u32, manner: Manner<'_>) -> io::Result<Record
     let (busy, took) = (meeting.process.cpu("media")?.since(busy), start.elapsed());
     meeting.pump(Duration::from_secs(2))?;
     let reading = meeting.read()?;
-    record.joined(&joined, people);
+    record.joined(&joined);
     record.put("worker_busy", busy.busy_ns as f64 / 1e9 / took.as_secs_f64() / meeting.workers as f64);
     record.put("verified", reading.tally.verified);
     record.put("keyframes_asked_by_clients", reading.tally.plis);
@@ -312,12 +312,12 @@ fn idle(people: u32, manner: Manner<'_>) -> io::Result<Record> {
     let reading = meeting.read()?;
     let datagrams_per_s = (after.datagrams - before.datagrams) as f64 / took.as_secs_f64();
     let per_1000 = |share: f64| share * 1_000.0 / f64::from(people.max(1));
-    record.joined(&joined, people);
+    record.joined(&joined);
     record.put("core_share_per_1000", per_1000(share));
     record.put("worker_busy", share / meeting.workers as f64);
     record.put("datagrams_per_s", datagrams_per_s);
-    let allocations = after.allocations.zip(before.allocations).map(|(after, before)| after - before);
-    record.put_some("heap_allocs_per_s", allocations.map(|count| count as f64 / took.as_secs_f64()));
+    let allocations = after.allocations - before.allocations;
+    record.put_number("heap_allocs_per_s", Some(allocations as f64 / took.as_secs_f64()));
     record.put("verified", reading.tally.verified);
     record.put("keep_alives", reading.tally.others);
     ending(&mut record, &mut meeting, &reading)?;
@@ -343,7 +343,7 @@ fn ending(record: &mut Record, meeting: &mut Meeting, reading: &Reading) -> io::
 fn switch(subscribers: u32, manner: Manner<'_>) -> io::Result<Record> {
     let mut record = Record::new("switch", json!({ "subscribers": subscribers }));
     let (mut meeting, joined) = assemble(Plan::switch(subscribers), manner)?;
-    record.joined(&joined, meeting.plan.count());
+    record.joined(&joined);
     let pace = Pace { baselines: false, ..manner.pace };
     let rounds = measure::rounds(&mut meeting, pace, Activity::Switch)?;
     let mut switched = crate::histogram::Histogram::default();
@@ -362,7 +362,7 @@ fn lossy(network: Lossy, manner: Manner<'_>) -> io::Result<Record> {
     let mut plan = Plan::stage(1, network.subscribers);
     plan.spoil_downlinks(badness);
     let (mut meeting, joined) = assemble(plan, manner)?;
-    record.joined(&joined, meeting.plan.count());
+    record.joined(&joined);
     let pace = Pace { baselines: false, ..manner.pace };
     let rounds = measure::rounds(&mut meeting, pace, Activity::Flow(1))?;
     let (mut all, counted) = (Reading::default(), measure::settled(&rounds));

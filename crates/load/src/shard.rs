@@ -73,6 +73,8 @@ pub(crate) struct Reading {
     pub(crate) expected: u64,
     pub(crate) received: u64,
     pub(crate) connected: usize,
+    /// When the last one of those did.
+    pub(crate) connected_at: Option<Instant>,
     /// CPU time of the thread since its beginning.
     pub(crate) cpu: Duration,
     /// Pieces as they arrived, by datagrams in them, since the window began.
@@ -89,6 +91,7 @@ impl Reading {
         self.expected += other.expected;
         self.received += other.received;
         self.connected += other.connected;
+        self.connected_at = self.connected_at.max(other.connected_at);
         self.cpu += other.cpu;
         self.refused += other.refused;
         self.queued_max = self.queued_max.max(other.queued_max);
@@ -202,10 +205,10 @@ impl Member {
         }
     }
 
-    fn is_connected(&self) -> bool {
+    fn connected_at(&self) -> Option<Instant> {
         match self {
-            Self::Own(client) => client.is_connected(),
-            Self::Cross(cross) => cross.is_connected(),
+            Self::Own(client) => client.connected_at(),
+            Self::Cross(cross) => cross.connected_at(),
         }
     }
 
@@ -306,7 +309,8 @@ impl Turning {
             cross: self.cross_tally.clone(),
             expected,
             received,
-            connected: self.clients.iter().filter(|member| member.is_connected()).count(),
+            connected: self.clients.iter().filter_map(Member::connected_at).count(),
+            connected_at: self.clients.iter().filter_map(Member::connected_at).max(),
             cpu: thread_cpu(),
             runs: self.net.runs.to_vec(),
             refused: self.net.refused,
