@@ -21,6 +21,9 @@ const SPARSE: Duration = Duration::from_millis(250);
 const WINDOW: Duration = Duration::from_secs(1);
 const PATIENCE_FRAMES: u32 = 6;
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
+/// A layer of usual frame rates of which nothing came for so many frames, and not for [`SPARSE`] either, was switched off: what was counted
+/// before says nothing of how many frames it will have.
+const OFF_FRAMES: u32 = 6;
 /// More time between two frames is a pause: Chromium repeats the picture of a screen on which nothing moves once a second.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Own layers that are told apart: three spatial times three temporal, and some.
@@ -61,7 +64,7 @@ pub(crate) struct Cost {
     pub(crate) layer: Layer,
     /// With everything it needs.
     pub(crate) bps: u64,
-    /// 0 when it began too short a time ago to know.
+    /// 0 when it began too short a time ago to know, or was switched off.
     pub(crate) frames_per_second: u16,
 }
 
@@ -69,6 +72,7 @@ impl Rates {
     /// Counts one packet of `bytes` on the wire.
     pub(crate) fn count(&mut self, now: Instant, info: &FrameInfo, bytes: usize) {
         self.turn(now);
+        let off = self.off();
         if info.starts_frame && info.layer.spatial() == 0 {
             let passed = self.picture_at.replace(now).map(|at| now.saturating_duration_since(at));
             self.interval =
@@ -89,8 +93,9 @@ impl Rates {
             self.own.insert(place, own);
         }
         let own = &mut self.own[place];
-        if own.is_over(now, patience) {
+        if own.is_over(now, patience.min(off)) {
             (own.began, own.keys, own.others) = (now, 0.0, 0.0);
+            (own.bytes, own.frames) = ([0; BUCKETS], [0; BUCKETS]);
         }
         own.last = now;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -115,6 +120,7 @@ impl Rates {
     pub(crate) fn costs(&mut self, now: Instant) -> impl Iterator<Item = Cost> + '_ {
         self.turn(now);
         let (all, since, patience, interval) = (&self.own, self.since.unwrap_or(now), self.patience(), self.interval);
+        let off = self.off();
         // The window reaches back over the full buckets; what has just begun is measured over its own time.
         let window = BUCKET * (BUCKETS as u32 - 1) + now.saturating_duration_since(since);
         all.iter().filter(move |own| !own.is_over(now, patience)).map(move |own| {
@@ -140,9 +146,19 @@ impl Rates {
             Cost {
                 layer: own.layer,
                 bps: others_bps + (keys_per_s * 8.0) as u64,
-                frames_per_second: if is_young { 0 } else { u16::try_from(frames_per_second).unwrap_or(u16::MAX) },
+                frames_per_second: if is_young || own.is_over(now, off) {
+                    0
+                } else {
+                    u16::try_from(frames_per_second).unwrap_or(u16::MAX)
+                },
             }
         })
+    }
+
+    /// After how long without a frame a layer was switched off. Where frames are sparse that cannot be told from a picture that stands still.
+    fn off(&self) -> Duration {
+        let is_usual = !self.interval.is_zero() && self.interval < SPARSE;
+        if is_usual { SPARSE.max(self.interval * OFF_FRAMES) } else { Duration::MAX }
     }
 
     /// How long nothing may come of a layer that is there.
@@ -237,6 +253,27 @@ mod tests {
         rates.count(start + Duration::from_secs(40), &FrameInfo { starts_keyframe: true, ..frame(0) }, 12_000);
         let begun = rates.costs(start + Duration::from_secs(40)).next().unwrap().bps;
         assert!(begun >= 240_000, "{begun}: what has just begun has nothing else to tell by");
+    }
+
+    #[test]
+    fn a_layer_that_was_switched_off_for_a_moment_has_no_frame_rate_until_it_is_known_anew() {
+        let (mut rates, start) = (Rates::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let told = |rates: &mut Rates, ms| {
+            let cost = rates.costs(at(ms)).next().unwrap();
+            (cost.frames_per_second, cost.bps / 10_000)
+        };
+        let film = |rates: &mut Rates, ms: std::ops::Range<u64>| {
+            ms.step_by(33).for_each(|ms| rates.count(at(ms), &frame(0), 1_000));
+        };
+        film(&mut rates, 0..990);
+        assert!((29..=31).contains(&told(&mut rates, 999).0));
+        assert_eq!(told(&mut rates, 1_250).0, 0, "nobody knows what it will have");
+        film(&mut rates, 1_500..1_700);
+        assert_eq!(told(&mut rates, 1_710).0, 0, "it has just begun");
+        film(&mut rates, 1_700..2_000);
+        let (fps, bps) = told(&mut rates, 2_000);
+        assert!((28..=34).contains(&fps) && (22..=28).contains(&bps), "{fps} {bps}");
     }
 
     #[test]

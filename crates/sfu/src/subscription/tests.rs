@@ -329,7 +329,7 @@ fn receivers_of_a_layer_that_ends_with_a_late_key_frame_are_sent_nothing_that_th
     let mut feed = |upper: &mut VideoCourse, picture: u8, layers: u8, key: bool| {
         for spatial in 0..layers {
             let packet = of_k_svc(&mut inspector, picture, spatial, layers, key);
-            let mut send = |course: &mut VideoCourse, stream: &mut Stream, sent: &mut Vec<(u8, u8)>| {
+            let send = |course: &mut VideoCourse, stream: &mut Stream, sent: &mut Vec<(u8, u8)>| {
                 let step = course.project(now, KEEP, stream, &packet);
                 sent.extend(matches!(step, Step::Send(_)).then_some((picture, spatial)));
             };
