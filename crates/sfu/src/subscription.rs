@@ -115,6 +115,8 @@ pub(crate) struct VideoCourse {
     segments: ArrayVec<Segment, SEGMENTS_MAX>,
     /// Whether the last segment is going on.
     flowing: bool,
+    /// Whether it was ended because the path cannot carry it.
+    halted: bool,
     /// Newest packet of each encoding that was decided on.
     newest: [SeqNo; ENCODINGS_MAX],
     /// Which layer goes out from which picture on, of the encoding of the last segment.
@@ -239,9 +241,9 @@ impl VideoCourse {
         }
     }
 
-    /// Ends what goes out; what is aimed at begins with its key frame.
+    /// Ends what goes out, and repeats nothing of it; what is aimed at begins with its key frame.
     pub(crate) fn halt(&mut self) {
-        self.flowing = false;
+        (self.flowing, self.halted) = (false, true);
     }
 
     /// What should be forwarded.
@@ -355,7 +357,7 @@ impl VideoCourse {
     ) -> Option<SeqNo> {
         let behind = low16(stream.highest_out).wrapping_sub(sequence);
         let out = stream.highest_out.checked_sub(SeqNo::from(behind)).filter(|_| behind < 0x8000)?;
-        let encoding = self.segments.last().filter(|current| out >= current.from_out)?.encoding;
+        let encoding = self.segments.last().filter(|current| out >= current.from_out && !self.halted)?.encoding;
         if self.history.get(out)?.fate() == Fate::Reserved {
             let newest = self.newest[usize::from(encoding) % ENCODINGS_MAX];
             let packet = came(encoding, self.history.get(out)?.wide(newest))?;
@@ -499,7 +501,7 @@ impl VideoCourse {
         self.left_out = 0;
         self.tunings.clear();
         self.picture = None;
-        self.flowing = true;
+        (self.flowing, self.halted) = (true, false);
     }
 }
 

@@ -202,15 +202,15 @@ fn one_megabit_for_three_cameras_is_found_in_five_seconds_and_used_without_a_que
     assert_eq!(sim.violations(), NONE);
 }
 
-#[test]
-fn a_line_that_narrows_and_widens_again_is_followed_in_both_directions() {
+/// From 3 to 0.4 Mbit/s and back, with so long a queue: the picture stands no longer than `still` when it narrows.
+fn narrows_and_widens(coding: Coding, queue: Duration, still: Duration) {
     let mut sim = Sim::seeded(140);
-    let people = join(&mut sim, &["alice", "bob"], Equipment::BROWSER);
+    let people = join(&mut sim, &["alice", "bob"], Equipment { coding, ..Equipment::BROWSER });
     let bob = people[1];
     let mut wishes = VideoWishes::all_at(180);
     wishes.heights.push(("alice-v0".into(), 720));
     sim.wish(bob, wishes);
-    sim.downlink(bob).rate(3_000_000).queue(millis(300)).delay(millis(20));
+    sim.downlink(bob).rate(3_000_000).queue(queue).delay(millis(20));
     let preferred = |sim: &Sim| video(sim, bob, "alice-v0").height == 720;
     let first = sim.run_until(secs(10), preferred);
     sim.run_for(secs(5));
@@ -218,16 +218,30 @@ fn a_line_that_narrows_and_widens_again_is_followed_in_both_directions() {
     let from = sim.elapsed();
     sim.run_for(secs(15));
     let narrow = video(&sim, bob, "alice-v0");
-    let (still, heights) = (narrow.longest_still(from, sim.elapsed()), narrow.heights(from, sim.elapsed()));
+    let (stood, heights) = (narrow.longest_still(from, sim.elapsed()), narrow.heights(from, sim.elapsed()));
     sim.downlink(bob).rate(3_000_000);
     let (wide_from, back) = (sim.elapsed(), sim.run_until(secs(10), preferred));
     sim.run_for(secs(5));
-    let wide_still = video(&sim, bob, "alice-v0").longest_still(wide_from, sim.elapsed());
-    println!("720 after {first:?}; narrow: {heights:?}, still {still:?}; back after {back:?}, still {wide_still:?}");
+    let wide_stood = video(&sim, bob, "alice-v0").longest_still(wide_from, sim.elapsed());
+    println!(
+        "{coding:?}, queue {queue:?}: 720 after {first:?}; narrow: {heights:?}, stood {stood:?}; back after {back:?}, stood {wide_stood:?}"
+    );
     assert!(first.is_some(), "3 Mbit/s are enough for 720 lines");
-    assert!(still < DEADLINE && wide_still < DEADLINE, "the picture stands still: {still:?}, {wide_still:?}");
+    assert!(
+        stood < still && wide_stood < DEADLINE,
+        "{coding:?}, {queue:?}: the picture stands still: {stood:?}, {wide_stood:?}"
+    );
     assert!(back.is_some(), "the preferred layer does not come back");
     assert_eq!(sim.violations(), NONE);
+}
+
+#[test]
+fn a_line_that_narrows_and_widens_again_is_followed_in_both_directions() {
+    narrows_and_widens(Coding::Vp8L1T3, millis(300), DEADLINE);
+    // Without temporal layers, and with a queue that is full at once, frames are lost before anybody can know.
+    for (coding, queue) in [(Coding::Vp8L1T3, 150), (Coding::Vp8L1T3, 60), (Coding::H264, 300), (Coding::H264, 150)] {
+        narrows_and_widens(coding, millis(queue), secs(1));
+    }
 }
 
 /// Whether 180, 360 and 720 lines come within five seconds each, and pictures keep coming meanwhile.

@@ -95,7 +95,7 @@ impl Conference {
         let mut forwarded: Vec<(SourceName, EndpointId)> = Vec::new();
         let mut announced = false;
         // Where nothing waits on the way, losses are what makes the path narrow, and a smaller layer of the same picture is worth its bits.
-        let queueing = self.endpoints.get(index_of(place)).filter(|endpoint| endpoint.path.estimator.is_queueing());
+        let queueing = self.endpoints.get(index_of(place)).filter(|endpoint| endpoint.path.estimator.has_queue());
         let narrow_bps = queueing.and_then(|endpoint| endpoint.path.available_bps());
         // First what ends, so that its SSRCs are free for what begins.
         let ending = allocation.decisions.iter().filter(|decision| decision.target.is_none());
@@ -119,12 +119,15 @@ impl Conference {
             if source.subscription(place).is_none() {
                 announced |= self.subscribe_video(now, decision.source, place);
             }
-            let Source { subscriptions, layers, is_awaited, .. } = &mut self.sources[decision.source];
+            let Source { subscriptions, encodings, layers, is_awaited, .. } = &mut self.sources[decision.source];
             let Some(at) = subscription_at(subscriptions, place) else { continue };
-            if let Some((course, _)) = subscriptions[at].video() {
+            if let Some((course, stream)) = subscriptions[at].video() {
                 course.aim(now, Some(aim));
-                if course.current().is_some_and(|current| is_out_of_reach(current, aim, layers, narrow_bps)) {
+                let is_active = encodings.get(usize::from(aim.encoding)).is_some_and(|aimed| aimed.is_active(now));
+                let is_too_much = |current| is_out_of_reach(current, aim, layers, narrow_bps);
+                if is_active && course.current().is_some_and(is_too_much) {
                     course.halt();
+                    self.endpoints[index_of(place)].path.queue.retain(|queued| queued.ssrc != stream.ssrc);
                 }
                 *is_awaited |= course.is_on_the_way();
             }
@@ -301,12 +304,12 @@ impl Conference {
     }
 }
 
-/// Whether what goes out must end before what comes in its place is there: its smallest layer alone is more than the path takes. It would fill
-/// the queue that the key frame has to pass, and arrive in pieces.
+/// Whether what goes out must end before what comes in its place is there: its smallest layer alone is much more than the path takes while its
+/// queue drains. It would fill that queue, which the key frame has to pass, and arrive in pieces.
 fn is_out_of_reach(current: Aim, aim: Aim, layers: &[allocation::Layer], narrow_bps: Option<u64>) -> bool {
     let own = layers.iter().filter(|layer| layer.encoding == current.encoding);
     let least = own.map(|layer| layer.bps).min();
-    aim.encoding < current.encoding && least.zip(narrow_bps).is_some_and(|(least, narrow)| least > narrow)
+    aim.encoding < current.encoding && least.zip(narrow_bps).is_some_and(|(least, narrow)| least > narrow / 4 * 5)
 }
 
 /// Whether an endpoint is to get a source's sound, and then whether also when that is not among the loudest.

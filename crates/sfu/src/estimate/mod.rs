@@ -260,7 +260,12 @@ impl Estimator {
 
     /// Whether a queue stands or grows on the way: then what is lost is lost for being too much.
     pub(crate) fn is_queueing(&self) -> bool {
-        self.trendline.usage() == Usage::Over || self.delay.is_draining() || self.queue.standing_ms() > QUEUE_MS
+        self.trendline.usage() == Usage::Over || self.delay.is_draining() || self.has_queue()
+    }
+
+    /// Whether a queue stands on the way.
+    pub(crate) fn has_queue(&self) -> bool {
+        self.queue.standing_ms() > QUEUE_MS
     }
 
     /// The share of packets lost in the last second, 0–1.
@@ -373,6 +378,7 @@ impl Estimator {
         let Some(sent) = self.log.settle(sequence, Fate::Lost) else { return false };
         told.packets += 1;
         told.lost += 1;
+        self.queue.lose(sent.bytes);
         if sent.probe != 0 {
             self.prober.lost(sent.probe);
         }

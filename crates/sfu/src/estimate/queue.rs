@@ -27,18 +27,20 @@ pub(super) struct Queue {
     standing_us: Option<i64>,
     /// Since when there is more than [`STRANGE_MS`] although little is sent.
     strange_since_us: Option<u64>,
-    /// Bytes in the feedback being read, and the last arrival there.
+    /// Bytes in the feedback being read, those that were lost, and the last arrival there.
     read_bytes: u64,
+    read_lost: u64,
     read_until_us: Option<i64>,
     busy: Option<Busy>,
 }
 
-/// What arrived since a queue stands, and how deep that was first.
+/// What arrived and what did not since a queue stands, and how deep that was first.
 #[derive(Debug, Clone, Copy)]
 struct Busy {
     until_us: i64,
     span_us: u64,
     bytes: u64,
+    lost: u64,
     depth_us: i64,
 }
 
@@ -56,6 +58,11 @@ impl Queue {
         self.read_until_us = Some(self.read_until_us.map_or(arrival_us, |until| until.max(arrival_us)));
         let delay = arrival_us.saturating_sub(sent_us.cast_signed());
         self.reading_us = Some(self.reading_us.map_or(delay, |least| least.min(delay)));
+    }
+
+    /// Adds a packet that was lost: a short queue is full before it can grow.
+    pub(super) fn lose(&mut self, bytes: u16) {
+        self.read_lost += u64::from(bytes);
     }
 
     /// A feedback is missing, or late: what arrived meanwhile is not known.
@@ -79,7 +86,7 @@ impl Queue {
     }
 
     fn count(&mut self) {
-        let bytes = std::mem::take(&mut self.read_bytes);
+        let (bytes, lost) = (std::mem::take(&mut self.read_bytes), std::mem::take(&mut self.read_lost));
         let Some(until_us) = self.read_until_us.take() else { return };
         let depth_us = self.depth_us();
         if depth_us < BUSY_US {
@@ -87,14 +94,19 @@ impl Queue {
             return;
         }
         // What arrived before the first packet that waited is not known to have waited.
-        let busy = self.busy.get_or_insert(Busy { until_us, span_us: 0, bytes: 0, depth_us });
+        let busy = self.busy.get_or_insert(Busy { until_us, span_us: 0, bytes: 0, lost: 0, depth_us });
         let Ok(since_us) = u64::try_from(until_us.saturating_sub(busy.until_us)) else { return };
         if since_us == 0 {
             return;
         }
-        *busy = Busy { until_us, span_us: busy.span_us + since_us, bytes: busy.bytes + bytes, ..*busy };
+        if since_us > BUSY_MAX_US {
+            self.busy = None; // nothing passed for so long: that was a pause and not the path's rate
+            return;
+        }
+        let (span_us, bytes, lost) = (busy.span_us + since_us, busy.bytes + bytes, busy.lost + lost);
+        *busy = Busy { until_us, span_us, bytes, lost, ..*busy };
         if busy.span_us >= BUSY_MAX_US {
-            (busy.span_us, busy.bytes) = (busy.span_us / 2, busy.bytes / 2);
+            (busy.span_us, busy.bytes, busy.lost) = (span_us / 2, bytes / 2, lost / 2);
             busy.depth_us = i64::midpoint(busy.depth_us, depth_us);
         }
     }
@@ -105,8 +117,8 @@ impl Queue {
         let grown_us = u64::try_from(self.depth_us().saturating_sub(busy.depth_us)).ok()?;
         // Packets that arrive within some time, each later than the one before, were sent within less.
         let sent_us = busy.span_us.checked_sub(grown_us).filter(|sent_us| *sent_us > 0)?;
-        let bps = |span_us: u64| busy.bytes as f64 * 8e6 / span_us as f64;
-        Some(Passage { sent_bps: bps(sent_us), arrived_bps: bps(busy.span_us) })
+        let bps = |bytes: u64, span_us: u64| bytes as f64 * 8e6 / span_us as f64;
+        Some(Passage { sent_bps: bps(busy.bytes + busy.lost, sent_us), arrived_bps: bps(busy.bytes, busy.span_us) })
     }
 
     /// Forgets the shorter way when what stands cannot be a queue.
@@ -186,6 +198,23 @@ mod tests {
         assert!((1_600_000.0..2_600_000.0).contains(&sent_bps), "{sent_bps}");
         queue.interrupt();
         assert_eq!(queue.passage(), None, "what a missing feedback would have told is not known");
+    }
+
+    #[test]
+    fn what_a_full_queue_loses_was_sent_too_and_a_pause_is_no_rate() {
+        let mut queue = Queue::default();
+        queue.add(0, 0, 1_000);
+        queue.settle(10_000);
+        for n in 1..10u64 {
+            queue.add(n * 20_000, n.cast_signed() * 20_000 + 80_000, 1_000);
+            (0..4).for_each(|_| queue.lose(1_000));
+            queue.settle(n * 20_000 + 90_000);
+        }
+        let Passage { sent_bps, arrived_bps } = queue.passage().unwrap();
+        assert!((390_000.0..410_000.0).contains(&arrived_bps) && sent_bps > 1_900_000.0, "{sent_bps} {arrived_bps}");
+        queue.add(500_000, 580_000, 1_000);
+        queue.settle(600_000);
+        assert_eq!(queue.passage(), None);
     }
 
     #[test]

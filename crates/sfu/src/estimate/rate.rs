@@ -41,6 +41,8 @@ const NOISE_GAP_US: u64 = 1_000_000;
 /// A path that takes less than this share of the rate, of which more was sent, has become another one: it is believed at once. The trend of the
 /// delay, which is laid through twenty frames, shows it only when the queue is full and frames are lost.
 const NARROWED: f64 = 0.5;
+/// … where so many times as much was sent: without that it is somebody who sends little on a way that became longer.
+const OVERFILLED: f64 = 1.5;
 
 /// What the rate is decided on.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +110,10 @@ impl DelayRate {
     /// Decides after a feedback.
     pub(super) fn update(&mut self, seen: Observation) {
         let limit = NARROWED * self.bps;
-        let narrowed = seen.passage.filter(|passage| passage.arrived_bps < limit && passage.sent_bps >= limit);
+        let is_narrow = |passage: &Passage| {
+            passage.arrived_bps < limit && passage.sent_bps >= limit.max(OVERFILLED * passage.arrived_bps)
+        };
+        let narrowed = seen.passage.filter(is_narrow);
         match (narrowed, seen.usage) {
             (Some(passage), _) => self.drain(passage.arrived_bps, seen),
             (None, Usage::Over) => self.on_overuse(seen),

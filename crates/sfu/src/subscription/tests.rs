@@ -355,6 +355,31 @@ fn receivers_of_a_layer_that_ends_with_a_late_key_frame_are_sent_nothing_that_th
 }
 
 #[test]
+fn what_was_halted_is_not_repeated_and_numbers_go_on_with_the_next_key_frame() {
+    let (mut course, mut stream, now) = (VideoCourse::default(), Stream::new(7, None, 0), Instant::now());
+    let frame = |encoding: u8, number: SeqNo, key: bool| Incoming {
+        encoding,
+        number,
+        timestamp: u32::try_from(number % 1_000).unwrap() * 3_000,
+        marker: true,
+        counts_pictures: false,
+        info: FrameInfo { starts_frame: true, starts_keyframe: key, ..FrameInfo::default() },
+    };
+    course.aim(now, Some(Aim { encoding: 1, layer: Layer::HIGHEST }));
+    let Step::Send(first) = course.project(now, KEEP, &mut stream, &frame(1, 70_000, true)) else {
+        panic!("a key frame")
+    };
+    course.aim(now, Some(Aim { encoding: 0, layer: Layer::HIGHEST }));
+    assert_eq!(course.lookup(&stream, low16(first), (0, 20), |_, _| None), Some(first));
+    course.halt();
+    assert_eq!((course.current(), course.awaits_keyframe(now)), (None, Some(0)));
+    assert_eq!(course.project(now, KEEP, &mut stream, &frame(1, 70_001, false)), Step::Skip);
+    assert_eq!(course.lookup(&stream, low16(first), (1_000, 20), |_, _| None), None);
+    assert_eq!(course.project(now, KEEP, &mut stream, &frame(0, 80_000, true)), Step::Send(first + 1));
+    assert_eq!(course.lookup(&stream, low16(first + 1), (2_000, 20), |_, _| None), Some(first + 1));
+}
+
+#[test]
 fn template_ids_go_on_behind_the_structure_that_went_out_last() {
     let (mut stream, mut course, now) = (Stream::new(7, None, 0), VideoCourse::default(), Instant::now());
     let aim = Some(Aim { encoding: 0, layer: Layer::LOWEST });
