@@ -48,8 +48,8 @@ pub enum Coding {
 }
 
 impl Coding {
-    #[cfg(test)]
-    pub(crate) const ALL: [Self; 11] = [
+    /// All of them.
+    pub const ALL: [Self; 11] = [
         Self::Vp8,
         Self::Vp8L1T3,
         Self::Vp8L1T3Described,

@@ -21,9 +21,6 @@ const SPARSE: Duration = Duration::from_millis(250);
 const WINDOW: Duration = Duration::from_secs(1);
 const PATIENCE_FRAMES: u32 = 6;
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
-/// A layer of usual frame rates of which nothing came for so many frames, and not for [`SPARSE`] either, was switched off: what was counted
-/// before says nothing of how many frames it will have.
-const OFF_FRAMES: u32 = 6;
 /// More time between two frames is a pause: Chromium repeats the picture of a screen on which nothing moves once a second.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Own layers that are told apart: three spatial times three temporal, and some.
@@ -155,10 +152,11 @@ impl Rates {
         })
     }
 
-    /// After how long without a frame a layer was switched off. Where frames are sparse that cannot be told from a picture that stands still.
+    /// After how long without a frame a layer was switched off: what was counted before says nothing of how many frames it will have. Where
+    /// frames are sparse that cannot be told from a picture that stands still.
     fn off(&self) -> Duration {
         let is_usual = !self.interval.is_zero() && self.interval < SPARSE;
-        if is_usual { SPARSE.max(self.interval * OFF_FRAMES) } else { Duration::MAX }
+        if is_usual { SPARSE.max(self.interval * PATIENCE_FRAMES) } else { Duration::MAX }
     }
 
     /// How long nothing may come of a layer that is there.

@@ -8,19 +8,6 @@ use tertulia_participant::{Coding, Equipment, VideoWishes};
 use tertulia_sim::{PersonId, Sim};
 
 const NONE: [&str; 0] = [];
-const CODINGS: [Coding; 11] = [
-    Coding::Vp8,
-    Coding::Vp8L1T3,
-    Coding::Vp8L1T3Described,
-    Coding::Vp9L1T3,
-    Coding::Vp9L3T3Key,
-    Coding::Vp9L3T3,
-    Coding::Av1L1T3,
-    Coding::Av1L3T3Key,
-    Coding::Av1L3T3,
-    Coding::H264,
-    Coding::H264L1T3,
-];
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -43,7 +30,7 @@ fn after(sim: &mut Sim, alice: PersonId, viewer: PersonId) -> (Option<i32>, Opti
 #[test]
 fn layers_that_nobody_watches_are_switched_off_and_come_back() {
     for ssrc_rewriting in [false, true] {
-        for coding in CODINGS {
+        for coding in Coding::ALL {
             let mut sim = Sim::seeded(60);
             let alice = sim.arrive("alice", camera(coding));
             let viewer = Equipment { cameras: 0, ssrc_rewriting, ..camera(coding) };

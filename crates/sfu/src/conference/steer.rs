@@ -18,6 +18,8 @@ use crate::subscription::{Aim, AudioCourse, Course, Subscription, VideoCourse};
 /// Decisions on one source for one receiver in one tick, which takes some 10 ms. Packets wait meanwhile: a thousand receivers of a
 /// thousand cameras at once would keep them for a fifth of a second, at each join, leave and change of speaker.
 const DECISIONS_PER_TICK: usize = 50_000;
+/// What costs more than this part of what a path takes, while its queue drains, cannot go on there until its successor has come.
+const OUT_OF_REACH_PERCENT: u64 = 125;
 
 impl Conference {
     /// Something changed for everybody: the next tick, which is brought forward, decides anew.
@@ -309,7 +311,8 @@ impl Conference {
 fn is_out_of_reach(current: Aim, aim: Aim, layers: &[allocation::Layer], narrow_bps: Option<u64>) -> bool {
     let own = layers.iter().filter(|layer| layer.encoding == current.encoding);
     let least = own.map(|layer| layer.bps).min();
-    aim.encoding < current.encoding && least.zip(narrow_bps).is_some_and(|(least, narrow)| least > narrow / 4 * 5)
+    aim.encoding < current.encoding
+        && least.zip(narrow_bps).is_some_and(|(least, narrow)| least > narrow / 100 * OUT_OF_REACH_PERCENT)
 }
 
 /// Whether an endpoint is to get a source's sound, and then whether also when that is not among the loudest.
