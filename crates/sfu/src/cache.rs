@@ -11,7 +11,8 @@ use crate::lately::Lately;
 /// Slots of a new cache, and of a full one: about a second of 5 Mbit/s.
 const SLOTS_MIN: usize = 16;
 const SLOTS_MAX: usize = 512;
-/// Bytes by which a cache grows at least, and of a full one: as many as its slots can hold of the longest packets.
+/// Bytes by which a cache grows at least, which is all that is kept of what nobody asks for; and of a full one: as many as its slots can hold
+/// of the longest packets.
 const BYTES_STEP: usize = 4 << 10;
 const BYTES_MAX: usize = SLOTS_MAX * 1_280;
 
@@ -70,12 +71,12 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Keeps a copy, for this long at least, unless the cache is full before.
-    pub(crate) fn insert(&mut self, now: Instant, keep: Duration, packet: Packet<'_>) {
+    /// Keeps a copy, for this long at least, unless the cache is full before. `None`: as long as there happens to be room.
+    pub(crate) fn insert(&mut self, now: Instant, keep: Option<Duration>, packet: Packet<'_>) {
         if self.slots.is_empty() {
             self.slots.resize_with(SLOTS_MIN, Kept::default);
         }
-        let young = |kept: &Kept| kept.at.is_some_and(|at| now.saturating_duration_since(at) < keep);
+        let young = |kept: &Kept| kept.at.zip(keep).is_some_and(|(at, keep)| now.saturating_duration_since(at) < keep);
         // Of packets that others are missing between, two may meet in twice as many slots again.
         while self.slots.len() < SLOTS_MAX && young(&self.slots[self.index(packet.number)]) {
             self.double();
@@ -94,6 +95,11 @@ impl Cache {
         let kept = self.slots.get(self.index(number)).filter(|kept| kept.number == number)?;
         let (payload, descriptor) = self.bytes.get(kept.place)?;
         Some(Cached { kept, payload, descriptor })
+    }
+
+    /// Whether it holds more memory than the least.
+    pub(crate) fn has_grown(&self) -> bool {
+        self.bytes.ring.len() > BYTES_STEP || self.slots.len() > SLOTS_MIN
     }
 
     /// Something else is known of a packet now.
@@ -132,7 +138,8 @@ struct Bytes {
 
 impl Bytes {
     /// Counts what is to come; whether it would be written over what has not been kept for long enough.
-    fn is_short(&mut self, now: Instant, keep: Duration, len: usize) -> bool {
+    fn is_short(&mut self, now: Instant, keep: Option<Duration>, len: usize) -> bool {
+        let Some(keep) = keep else { return self.ring.is_empty() };
         // Before it begins anew, what is left is left empty.
         let left = self.ring.len() - self.head;
         let lately = self.lately.add(now, keep, if len > left { len + left } else { len });
@@ -213,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    const KEEP: Duration = Duration::from_millis(600);
+    const KEEP: Option<Duration> = Some(Duration::from_millis(600));
 
     fn packet<'a>(number: SeqNo, payload: &'a [u8], descriptor: &'a [u8]) -> Packet<'a> {
         let info = FrameInfo::default();
@@ -244,7 +251,7 @@ mod tests {
                     }
                     None => {
                         let is_full = cache.bytes.ring.len() == BYTES_MAX || cache.slots.len() == SLOTS_MAX;
-                        prop_assert!(Duration::from_millis(ms - at) >= KEEP || is_full, "{} ms old", ms - at);
+                        prop_assert!(Some(Duration::from_millis(ms - at)) >= KEEP || is_full, "{} ms old", ms - at);
                     }
                 }
             }
@@ -286,6 +293,17 @@ mod tests {
         assert!(cache.get(2_000).is_some() && cache.get(1_890).is_some());
         assert!(cache.get(1_500).is_none() && cache.get(2_001).is_none());
         assert!(cache.slots.len() <= 128 && cache.bytes.ring.len() < 200_000, "{}", cache.bytes.ring.len());
+    }
+
+    #[test]
+    fn what_nobody_asks_for_takes_no_room_and_goes_on_to_be_kept_when_somebody_does() {
+        let (start, mut cache) = (Instant::now(), Cache::default());
+        for n in 1..=1_000u64 {
+            let keep = KEEP.filter(|_| n > 900);
+            cache.insert(start + Duration::from_millis(n), keep, packet(n, &[7; 1_200], b""));
+            assert!(cache.get(n).is_some() && cache.has_grown() == (n > 900), "{n}");
+        }
+        assert!((901..=1_000).all(|n| cache.get(n).is_some()));
     }
 
     #[test]

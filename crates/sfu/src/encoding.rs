@@ -17,6 +17,8 @@ use crate::rates::Rates;
 const ACTIVE_FOR: Duration = Duration::from_millis(1_500);
 /// A stream that has been silent for longer has nothing to repeat, not even one of a screen on which nothing moves.
 const REST_AFTER: Duration = Duration::from_secs(10);
+/// What nobody was sent for so long is not asked for again by anybody.
+const UNWATCHED_AFTER: Duration = Duration::from_secs(2);
 /// A longer round trip is a mistake of somebody's clock.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(7);
 /// Sender reports of which a receiver's report may speak: where both keep in step, the next one has always come before the answer to the last.
@@ -60,6 +62,8 @@ pub(crate) struct Encoding {
     /// Omitted before the oldest that is remembered.
     forgotten: u64,
     last_packet: Option<Instant>,
+    /// When somebody was sent it last, or was to be.
+    watched_at: Option<Instant>,
     reception: Reception,
 }
 
@@ -79,6 +83,7 @@ impl Encoding {
             omissions: Vec::new(),
             forgotten: 0,
             last_packet: None,
+            watched_at: None,
             reception: Reception::default(),
         }
     }
@@ -88,9 +93,22 @@ impl Encoding {
         self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
     }
 
-    /// Gives up the memory for packets when none has come for long: whoever had a camera on once may stay for hours.
+    /// Somebody is sent it, or will be from its next key frame on.
+    pub(crate) fn watched(&mut self, now: Instant) {
+        self.watched_at = Some(now);
+    }
+
+    /// For how long its packets are worth keeping where they are worth it for those who watch. `None` where nobody does: who joins sends all
+    /// sizes until the bridge says which are watched, and of two hundred that is much.
+    pub(crate) fn worth_keeping(&self, now: Instant, keep: Duration) -> Option<Duration> {
+        self.watched_at.filter(|at| now.saturating_duration_since(*at) < UNWATCHED_AFTER).map(|_| keep)
+    }
+
+    /// Gives up the memory for packets when none has come for long, or nobody has watched: whoever had a camera on or was on stage once may
+    /// stay for hours.
     pub(crate) fn rest(&mut self, now: Instant) {
-        if self.last_packet.is_some_and(|at| now.saturating_duration_since(at) >= REST_AFTER) {
+        let is_over = self.last_packet.is_some_and(|at| now.saturating_duration_since(at) >= REST_AFTER);
+        if is_over || (self.cache.has_grown() && self.worth_keeping(now, Duration::ZERO).is_none()) {
             self.cache = Cache::default();
         }
     }
@@ -301,7 +319,7 @@ mod tests {
     use super::*;
     use crate::cache::Packet;
 
-    const KEEP: Duration = Duration::from_secs(1);
+    const KEEP: Option<Duration> = Some(Duration::from_secs(1));
 
     fn arrive(encoding: &mut Encoding, now: Instant, sequence: u16) -> Arrival {
         encoding.arrive(now, sequence, 0, 90_000, false)
@@ -358,6 +376,27 @@ mod tests {
         assert_eq!((released, readable(&encoding)), (vec![101, 103], [true; 3]));
         assert_eq!(encoding.cache.get(103).and_then(|packet| packet.info.frame_number), Some(9));
         encoding.release(now, Codec::Av1, |number| panic!("{number} again"));
+    }
+
+    #[test]
+    fn packets_are_kept_while_somebody_watches_and_a_little_longer() {
+        let start = Instant::now();
+        let mut encoding = Encoding::new(1, None);
+        assert_eq!(encoding.worth_keeping(start, Duration::from_secs(1)), None, "nobody ever watched");
+        encoding.watched(start);
+        for n in 1..=200u64 {
+            let now = start + Duration::from_millis(n * 5);
+            let info = tertulia_rtp::codec::FrameInfo::default();
+            let (marker, payload_type, timestamp) = (true, 100, 0);
+            let packet =
+                Packet { number: n, marker, payload_type, timestamp, info, payload: &[7; 1_000], descriptor: b"" };
+            encoding.cache.insert(now, encoding.worth_keeping(now, Duration::from_millis(600)), packet);
+        }
+        encoding.crossed(start + Duration::from_secs(1));
+        encoding.rest(start + UNWATCHED_AFTER / 2);
+        assert!(encoding.cache.get(100).is_some() && encoding.cache.has_grown());
+        encoding.rest(start + UNWATCHED_AFTER);
+        assert!(encoding.cache.get(200).is_none() && !encoding.cache.has_grown());
     }
 
     #[test]

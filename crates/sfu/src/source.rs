@@ -12,7 +12,7 @@ use crate::encoding::Encoding;
 use crate::keyframe::KeyframeRequests;
 use crate::limit::{SenderLimit, larger};
 use crate::shard::Crossing;
-use crate::subscription::{ENCODINGS_MAX, Subscription};
+use crate::subscription::{Course, ENCODINGS_MAX, Subscription};
 
 /// Lines of the lowest encoding until key frames tell: Jitsi's clients scale 720 lines by 4, 2, 1.
 const LOWEST_HEIGHT: u16 = 180;
@@ -196,6 +196,7 @@ impl Source {
             return false;
         }
         self.layers_at = Some(now);
+        self.rest(now);
         let before = shape(&self.layers);
         let is_measured = self.encodings.iter_mut().any(|stream| stream.rates.costs(now).next().is_some());
         if !is_measured && !self.layers.is_empty() && self.encodings.iter().any(|stream| stream.is_active(now)) {
@@ -203,7 +204,6 @@ impl Source {
         }
         self.layers.clear();
         for (index, stream) in self.encodings.iter_mut().enumerate() {
-            stream.rest(now);
             let whole = stream.height.unwrap_or(LOWEST_HEIGHT << index.min(6));
             let Encoding { inspector, rates, .. } = stream;
             let top = rates.costs(now).map(|cost| cost.layer.spatial()).max().unwrap_or(0);
@@ -229,6 +229,17 @@ impl Source {
             }));
         }
         shape(&self.layers) != before
+    }
+
+    /// Gives up the memory of encodings that nobody watches.
+    pub(crate) fn rest(&mut self, now: Instant) {
+        for (encoding, stream) in (0..).zip(&mut self.encodings) {
+            let watches = |s: &Subscription| matches!(&s.course, Course::Video(course) if course.watches(encoding));
+            if self.subscriptions.iter().any(watches) {
+                stream.watched(now);
+            }
+            stream.rest(now);
+        }
     }
 
     /// Tells sets of layers apart, whatever they cost.

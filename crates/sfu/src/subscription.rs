@@ -257,6 +257,11 @@ impl VideoCourse {
         Some(Aim { encoding: segment.encoding, layer: self.tuned() })
     }
 
+    /// Whether an encoding goes out, or will from its next key frame on.
+    pub(crate) fn watches(&self, encoding: u8) -> bool {
+        [self.aim, self.current()].into_iter().flatten().any(|watched| watched.encoding == encoding)
+    }
+
     /// The encoding that must start anew before the aim is reached: another one, or one whose other spatial layers cannot be reached from
     /// where we are, which shows when the first pictures have passed.
     pub(crate) fn awaits_keyframe(&self, now: Instant) -> Option<u8> {

@@ -413,7 +413,7 @@ impl Conference {
             self.relay.sound_at = Some(now);
             self.tell_wanted(MediaKind::Audio);
             let relayed = self.sources.iter_mut().filter(|(_, source)| source.crossing.from.is_some());
-            relayed.flat_map(|(_, source)| &mut source.encodings).for_each(|encoding| encoding.rest(now));
+            relayed.for_each(|(_, source)| source.rest(now));
         }
         let Self { sources, relay, .. } = self;
         for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
