@@ -16,6 +16,9 @@ const SLOTS_MAX: usize = 512;
 const BYTES_STEP: usize = 4 << 10;
 const BYTES_MAX: usize = SLOTS_MAX * 1_280;
 
+/// How often a cache is looked at for memory that bursts took and the stream does not need.
+const SHRINK_EVERY: Duration = Duration::from_secs(2);
+
 /// How long a packet is worth keeping for receivers who answer within this round trip: three tries, and until the loss is noticed. No shorter
 /// than a pacer makes packets wait.
 pub(crate) fn worth_keeping(round_trip: Duration) -> Duration {
@@ -63,11 +66,12 @@ impl Deref for Cached<'_> {
 }
 
 /// What is known of packets, by sequence number, and their bytes, in the order in which they came: two rings that grow to what has to be
-/// kept and then never allocate again.
+/// kept, and shrink when they are half empty for some seconds.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     slots: Vec<Kept>,
     bytes: Bytes,
+    shrunk_at: Option<Instant>,
 }
 
 impl Cache {
@@ -79,10 +83,10 @@ impl Cache {
         let young = |kept: &Kept| kept.at.zip(keep).is_some_and(|(at, keep)| now.saturating_duration_since(at) < keep);
         // Of packets that others are missing between, two may meet in twice as many slots again.
         while self.slots.len() < SLOTS_MAX && young(&self.slots[self.index(packet.number)]) {
-            self.double();
+            self.resize(2 * self.slots.len(), |_| true);
         }
         if self.bytes.is_short(now, keep, packet.payload.len() + packet.descriptor.len()) {
-            self.bytes.lengthen(self.slots.iter_mut().map(|kept| &mut kept.place));
+            self.bytes.change_len(self.bytes.longer(), self.slots.iter_mut().map(|kept| &mut kept.place));
         }
         let Some(place) = self.bytes.put(packet.payload, packet.descriptor) else { return };
         let Packet { number, timestamp, payload_type, marker, info, .. } = packet;
@@ -102,6 +106,26 @@ impl Cache {
         self.bytes.ring.len() > BYTES_STEP || self.slots.len() > SLOTS_MIN
     }
 
+    /// Gives back what was not needed for some seconds: the first key frames of a picture that many begin to watch come close together.
+    pub(crate) fn shrink(&mut self, now: Instant, keep: Duration) {
+        if self.shrunk_at.is_some_and(|at| now.saturating_duration_since(at) < SHRINK_EVERY) {
+            return;
+        }
+        if self.shrunk_at.replace(now).is_none() {
+            return;
+        }
+        let is_young = |kept: &Kept| kept.at.is_some_and(|at| now.saturating_duration_since(at) < keep);
+        let young = || self.slots.iter().filter(|kept| is_young(kept)).map(|kept| kept.number);
+        // No two of them meet in half as many slots, nor when there are a few more.
+        let spanned = young().max().zip(young().min()).map_or(0, |(newest, oldest)| newest - oldest + 1);
+        if self.slots.len() > SLOTS_MIN && 5 * spanned < 2 * self.slots.len() as u64 {
+            self.resize(self.slots.len() / 2, is_young);
+        }
+        if let Some(len) = self.bytes.shorter() {
+            self.bytes.change_len(len, self.slots.iter_mut().map(|kept| &mut kept.place));
+        }
+    }
+
     /// Something else is known of a packet now.
     pub(crate) fn set_info(&mut self, number: SeqNo, info: FrameInfo) {
         let index = self.index(number);
@@ -115,12 +139,15 @@ impl Cache {
         usize::try_from(number % self.slots.len().max(1) as u64).unwrap_or(0)
     }
 
-    fn double(&mut self) {
+    /// Changes the number of slots; of two packets that meet in one the newer stays.
+    fn resize(&mut self, len: usize, stays: impl Fn(&Kept) -> bool) {
         let old = std::mem::take(&mut self.slots);
-        self.slots.resize_with(old.len() * 2, Kept::default);
-        for kept in old.into_iter().filter(|kept| kept.place.lap != 0) {
+        self.slots.resize_with(len, Kept::default);
+        for kept in old.into_iter().filter(|kept| kept.place.lap != 0 && stays(kept)) {
             let index = self.index(kept.number);
-            self.slots[index] = kept;
+            if self.slots[index].place.lap == 0 || self.slots[index].number < kept.number {
+                self.slots[index] = kept;
+            }
         }
     }
 }
@@ -134,6 +161,8 @@ struct Bytes {
     lap: u32,
     /// How many bytes were written in the time for which they are kept.
     lately: Lately<u32, 9>,
+    /// The most that this was since it was looked at.
+    most: usize,
 }
 
 impl Bytes {
@@ -143,26 +172,43 @@ impl Bytes {
         // Before it begins anew, what is left is left empty.
         let left = self.ring.len() - self.head;
         let lately = self.lately.add(now, keep, if len > left { len + left } else { len });
+        self.most = self.most.max(lately);
         lately > self.ring.len() && self.ring.len() < BYTES_MAX
     }
 
-    /// Makes the ring longer by a quarter; the packets at `places` stay.
-    fn lengthen<'a>(&mut self, places: impl Iterator<Item = &'a mut Place>) {
-        let len = self.ring.len() + (self.ring.len() / 4).max(BYTES_STEP).min(BYTES_MAX - self.ring.len());
+    /// A length that is longer by a quarter.
+    fn longer(&self) -> usize {
+        self.ring.len() + (self.ring.len() / 4).max(BYTES_STEP).min(BYTES_MAX - self.ring.len())
+    }
+
+    /// The length that was enough since this was asked last, where it is much shorter and anything came.
+    fn shorter(&mut self) -> Option<usize> {
+        let most = std::mem::take(&mut self.most);
+        let len = (most + most / 8).next_multiple_of(BYTES_STEP);
+        (most > 0 && len + len / 4 <= self.ring.len()).then_some(len)
+    }
+
+    /// Makes the ring longer or shorter; the packets at `places` stay, or the last of them for which there is room.
+    fn change_len<'a>(&mut self, len: usize, places: impl Iterator<Item = &'a mut Place>) {
         let behind = self.ring.len() - self.head;
         let by = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        let cut = self.ring.len().saturating_sub(len);
         for place in places {
-            let Some((lap, start)) = self.is_there(*place).then_some((place.lap, place.start)) else {
-                *place = Place::default();
-                continue;
-            };
             // What is left of the lap before comes first.
-            place.start = if lap == self.lap { start + by(behind) } else { start - by(self.head) };
-            place.lap = self.lap;
+            let at = match place.lap {
+                _ if !self.is_there(*place) => None,
+                lap if lap == self.lap => Some(place.start + by(behind)),
+                _ => Some(place.start - by(self.head)),
+            };
+            *place = at.and_then(|at| at.checked_sub(by(cut))).map_or(Place::default(), |start| {
+                let lap = self.lap;
+                Place { lap, start, ..*place }
+            });
         }
         let mut ring = Vec::with_capacity(len);
-        ring.extend_from_slice(&self.ring[self.head..]);
-        ring.extend_from_slice(&self.ring[..self.head]);
+        let (newer, older) = self.ring.split_at(self.head);
+        ring.extend_from_slice(&older[cut.min(older.len())..]);
+        ring.extend_from_slice(&newer[cut.saturating_sub(older.len())..]);
         self.head = ring.len();
         self.lap = self.lap.max(1);
         ring.resize(len, 0);
@@ -228,7 +274,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order: what is found is what was put in, and what is young is found.
+        /// Whatever comes in whatever order, and is looked through for what is too much: what is found is what was put in, and what is young
+        /// is found.
         #[test]
         fn what_is_young_is_found_as_it_came(
             packets in proptest::collection::vec((0..1_250usize, 0..40usize, 0..30u64, 0..3u64), 1..600),
@@ -241,6 +288,7 @@ mod tests {
                 let now = start + Duration::from_millis(ms);
                 let (bytes, behind) = (content(number, payload), content(number + 7, descriptor));
                 cache.insert(now, KEEP, packet(number, &bytes, &behind));
+                cache.shrink(now, Duration::from_millis(600));
                 sent.push((number, ms, payload, descriptor));
             }
             for (number, at, payload, descriptor) in sent {
@@ -293,6 +341,24 @@ mod tests {
         assert!(cache.get(2_000).is_some() && cache.get(1_890).is_some());
         assert!(cache.get(1_500).is_none() && cache.get(2_001).is_none());
         assert!(cache.slots.len() <= 128 && cache.bytes.ring.len() < 200_000, "{}", cache.bytes.ring.len());
+    }
+
+    #[test]
+    fn what_bursts_took_is_given_back_and_what_is_young_stays() {
+        let (start, mut cache) = (Instant::now(), Cache::default());
+        let (mut number, mut lens) = (0, Vec::new());
+        for ms in (0..9_000u64).step_by(33) {
+            let now = start + Duration::from_millis(ms);
+            for _ in 0..if ms < 600 { 8 } else { 1 } {
+                number += 1;
+                cache.insert(now, KEEP, packet(number, &[7; 1_000], b""));
+            }
+            cache.shrink(now, Duration::from_millis(600));
+            lens.push((cache.slots.len(), cache.bytes.ring.len()));
+            assert!((number.saturating_sub(18).max(1)..=number).all(|young| cache.get(young).is_some()), "{ms}");
+        }
+        assert_eq!(lens.iter().max(), Some(&(256, lens[18].1)), "{lens:?}");
+        assert_eq!(*lens.last().unwrap(), (32, 24 << 10), "{lens:?}");
     }
 
     #[test]

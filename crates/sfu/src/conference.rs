@@ -402,9 +402,9 @@ impl Conference {
 
     fn tick(&mut self, now: Instant, egress: &mut impl Egress, out: &mut Vec<Output>) {
         let mut changed = false;
-        let own = |source: &Source| source.kind == MediaKind::Video && source.crossing.from.is_none();
-        for (_, source) in self.sources.iter_mut().filter(|(_, source)| own(source)) {
-            changed |= source.refresh_layers(now);
+        for (_, source) in self.sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
+            source.rest(now, self.keep);
+            changed |= source.crossing.from.is_none() && source.refresh_layers(now);
         }
         self.ask_ahead(now);
         self.ask_senders(now, egress);

@@ -105,11 +105,13 @@ impl Encoding {
     }
 
     /// Gives up the memory for packets when none has come for long, or nobody has watched: whoever had a camera on or was on stage once may
-    /// stay for hours.
-    pub(crate) fn rest(&mut self, now: Instant) {
+    /// stay for hours. And what bursts took, beyond what it takes to keep packets for `keep`.
+    pub(crate) fn rest(&mut self, now: Instant, keep: Duration) {
         let is_over = self.last_packet.is_some_and(|at| now.saturating_duration_since(at) >= REST_AFTER);
         if is_over || (self.cache.has_grown() && self.worth_keeping(now, Duration::ZERO).is_none()) {
             self.cache = Cache::default();
+        } else {
+            self.cache.shrink(now, keep);
         }
     }
 
@@ -393,9 +395,9 @@ mod tests {
             encoding.cache.insert(now, encoding.worth_keeping(now, Duration::from_millis(600)), packet);
         }
         encoding.crossed(start + Duration::from_secs(1));
-        encoding.rest(start + UNWATCHED_AFTER / 2);
+        encoding.rest(start + UNWATCHED_AFTER / 2, Duration::ZERO);
         assert!(encoding.cache.get(100).is_some() && encoding.cache.has_grown());
-        encoding.rest(start + UNWATCHED_AFTER);
+        encoding.rest(start + UNWATCHED_AFTER, Duration::ZERO);
         assert!(encoding.cache.get(200).is_none() && !encoding.cache.has_grown());
     }
 
@@ -415,9 +417,9 @@ mod tests {
             descriptor: b"",
         };
         encoding.cache.insert(start, KEEP, packet);
-        encoding.rest(start + REST_AFTER / 2);
+        encoding.rest(start + REST_AFTER / 2, Duration::ZERO);
         assert!(encoding.cache.get(number).is_some() && encoding.report(start).is_some());
-        encoding.rest(later);
+        encoding.rest(later, Duration::ZERO);
         assert!(encoding.cache.get(number).is_none() && encoding.report(later).is_none());
         arrive(&mut encoding, later, 11);
         assert!(encoding.report(later).is_some());

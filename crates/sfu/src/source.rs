@@ -22,6 +22,8 @@ const SILENCE_FORWARDED: u32 = 3;
 
 /// Time between two looks at what layers cost.
 const LAYERS_EVERY: Duration = Duration::from_millis(200);
+/// Time between two looks at who watches which encoding.
+const REST_EVERY: Duration = Duration::from_millis(500);
 
 /// A named source.
 #[derive(Debug)]
@@ -63,6 +65,7 @@ pub(crate) struct Source {
     pub(crate) is_unheard: bool,
     pub(crate) crossing: Crossing,
     layers_at: Option<Instant>,
+    rested_at: Option<Instant>,
     silent: u32,
 }
 
@@ -100,6 +103,7 @@ impl Source {
                     is_unheard: false,
                     crossing: Crossing::default(),
                     layers_at: None,
+                    rested_at: None,
                     silent: SILENCE_FORWARDED,
                 }),
             }
@@ -196,7 +200,6 @@ impl Source {
             return false;
         }
         self.layers_at = Some(now);
-        self.rest(now);
         let before = shape(&self.layers);
         let is_measured = self.encodings.iter_mut().any(|stream| stream.rates.costs(now).next().is_some());
         if !is_measured && !self.layers.is_empty() && self.encodings.iter().any(|stream| stream.is_active(now)) {
@@ -231,14 +234,19 @@ impl Source {
         shape(&self.layers) != before
     }
 
-    /// Gives up the memory of encodings that nobody watches.
-    pub(crate) fn rest(&mut self, now: Instant) {
+    /// Gives up, from time to time, the memory of encodings that nobody watches, and what others do not need. Packets are worth keeping for
+    /// `keep`.
+    pub(crate) fn rest(&mut self, now: Instant, keep: Duration) {
+        if self.rested_at.is_some_and(|at| now.saturating_duration_since(at) < REST_EVERY) {
+            return;
+        }
+        self.rested_at = Some(now);
         for (encoding, stream) in (0..).zip(&mut self.encodings) {
             let watches = |s: &Subscription| matches!(&s.course, Course::Video(course) if course.watches(encoding));
             if self.subscriptions.iter().any(watches) {
                 stream.watched(now);
             }
-            stream.rest(now);
+            stream.rest(now, keep);
         }
     }
 

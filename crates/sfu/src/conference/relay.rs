@@ -412,8 +412,6 @@ impl Conference {
         if is_due(self.relay.sound_at, SOUND_EVERY) {
             self.relay.sound_at = Some(now);
             self.tell_wanted(MediaKind::Audio);
-            let relayed = self.sources.iter_mut().filter(|(_, source)| source.crossing.from.is_some());
-            relayed.for_each(|(_, source)| source.rest(now));
         }
         let Self { sources, relay, .. } = self;
         for (_, source) in sources.iter_mut().filter(|(_, source)| source.kind == MediaKind::Video) {
