@@ -13,7 +13,7 @@ const SLOTS_MIN: usize = 16;
 const SLOTS_MAX: usize = 512;
 /// Bytes by which a cache grows at least, which is all that is kept of what nobody asks for; and of a full one: as many as its slots can hold
 /// of the longest packets.
-const BYTES_STEP: usize = 4 << 10;
+const BYTES_STEP: usize = 2 << 10;
 const BYTES_MAX: usize = SLOTS_MAX * 1_280;
 
 /// How often a cache is looked at for memory that bursts took and the stream does not need.

@@ -56,6 +56,7 @@ impl Conference {
     /// Decides anew for one receiver.
     pub(super) fn allocate_for(&mut self, now: Instant, place: u32, out: &mut Vec<Output>) {
         let limits = [self.policy.last_n, self.policy.last_n_of(self.endpoints.len()), self.last_n_under_load];
+        let all = self.sources.len();
         let Self { sources, endpoints, speakers, .. } = self;
         let Some(endpoint) = endpoints.get_mut(index_of(place)).filter(|endpoint| endpoint.connected) else { return };
         let mut allocation = std::mem::take(&mut self.allocation);
@@ -63,17 +64,16 @@ impl Conference {
         let endpoint = &*endpoint;
         let shown = |kind, owner| kind == MediaKind::Video && owner != place && endpoint.capabilities.video;
         let sources = sources.iter().filter(|(_, source)| shown(source.kind, source.owner));
-        let candidates: Vec<Candidate<'_>> = sources
-            .map(|(index, source)| Candidate {
-                source: index,
-                serial: source.serial,
-                name: &source.name,
-                speech_rank: speakers.rank(source.owner_key),
-                enabled: source.is_enabled(),
-                video_type: source.video_type,
-                layers: &source.layers,
-            })
-            .collect();
+        let mut candidates: Vec<Candidate<'_>> = Vec::with_capacity(all);
+        candidates.extend(sources.map(|(index, source)| Candidate {
+            source: index,
+            serial: source.serial,
+            name: &source.name,
+            speech_rank: speakers.rank(source.owner_key),
+            enabled: source.is_enabled(),
+            video_type: source.video_type,
+            layers: &source.layers,
+        }));
         // With few SSRCs there are so many places and no more.
         let slots = endpoint.streams.is_rewriting().then(|| u32::try_from(SLOTS_MAX).unwrap_or(u32::MAX));
         let request = Request {
@@ -94,7 +94,8 @@ impl Conference {
 
     /// Makes subscriptions what was decided.
     fn follow(&mut self, now: Instant, place: u32, allocation: &Allocation, out: &mut Vec<Output>) {
-        let mut forwarded: Vec<(SourceName, EndpointId)> = Vec::new();
+        let mut forwarded = std::mem::take(&mut self.forwarded);
+        forwarded.clear();
         let mut announced = false;
         // Where nothing waits on the way, losses are what makes the path narrow, and a smaller layer of the same picture is worth its bits.
         let queueing = self.endpoints.get(index_of(place)).filter(|endpoint| endpoint.path.estimator.has_queue());
@@ -137,10 +138,7 @@ impl Conference {
                 }
                 *is_awaited |= course.is_on_the_way();
             }
-            let source = &self.sources[decision.source];
-            if let Some(owner) = self.endpoints.get(index_of(source.owner)) {
-                forwarded.push((source.name.clone(), owner.id.clone()));
-            }
+            forwarded.push(decision.source);
         }
         if announced {
             self.announce(place, MediaKind::Video, out);
@@ -148,7 +146,8 @@ impl Conference {
         if self.sources.iter().any(|(_, source)| source.is_awaited) {
             self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK));
         }
-        self.tell_forwarded(place, forwarded, out);
+        self.tell_forwarded(place, &forwarded, out);
+        self.forwarded = forwarded;
     }
 
     /// A video subscription that aims at nothing yet; whether the receiver's map of SSRCs changed.
@@ -273,18 +272,24 @@ impl Conference {
         }
     }
 
-    fn tell_forwarded(&mut self, place: u32, list: Vec<(SourceName, EndpointId)>, out: &mut Vec<Output>) {
-        let Some(endpoint) = self.endpoints.get_mut(index_of(place)) else { return };
-        let (names, mut owners): (Vec<SourceName>, Vec<EndpointId>) = list.into_iter().unzip();
-        if !endpoint.channel_open || endpoint.forwarded.as_ref() == Some(&names) {
+    /// Tells a receiver which sources it gets, in this order, unless it knows.
+    fn tell_forwarded(&mut self, place: u32, forwarded: &[usize], out: &mut Vec<Output>) {
+        let Some(endpoint) = self.endpoints.get(index_of(place)).filter(|endpoint| endpoint.channel_open) else {
+            return;
+        };
+        let sources = || forwarded.iter().filter_map(|index| self.sources.get(*index));
+        if endpoint.forwarded.as_ref().is_some_and(|told| told.iter().eq(sources().map(|source| &source.name))) {
             return;
         }
+        let names: Vec<SourceName> = sources().map(|source| source.name.clone()).collect();
         out.push(Output::Channel { to: endpoint.key, text: channel::forwarded_sources(&names) });
         if !endpoint.capabilities.source_names {
+            let owner = |source: &Source| Some(self.endpoints.get(index_of(source.owner))?.id.clone());
+            let mut owners: Vec<EndpointId> = sources().filter_map(owner).collect();
             owners.dedup();
             out.push(Output::Channel { to: endpoint.key, text: channel::last_n_endpoints(&owners) });
         }
-        endpoint.forwarded = Some(names);
+        self.endpoints[index_of(place)].forwarded = Some(names);
     }
 
     /// Tells each sender how large anybody wants its sources, so that it can switch layers off.
