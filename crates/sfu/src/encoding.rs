@@ -62,7 +62,8 @@ pub(crate) struct Encoding {
     /// Omitted before the oldest that is remembered.
     forgotten: u64,
     last_packet: Option<Instant>,
-    /// When somebody was sent it last, or was to be.
+    /// Whether somebody is sent it, or may be, as far as was looked; and when somebody was last.
+    is_watched: bool,
     watched_at: Option<Instant>,
     reception: Reception,
 }
@@ -83,6 +84,7 @@ impl Encoding {
             omissions: Vec::new(),
             forgotten: 0,
             last_packet: None,
+            is_watched: false,
             watched_at: None,
             reception: Reception::default(),
         }
@@ -93,15 +95,17 @@ impl Encoding {
         self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
     }
 
-    /// Somebody is sent it, or will be from its next key frame on.
-    pub(crate) fn watched(&mut self, now: Instant) {
-        self.watched_at = Some(now);
+    /// Whether somebody is sent it, or may be from its next key frame on.
+    pub(crate) fn watched(&mut self, now: Instant, is_watched: bool) {
+        self.is_watched = is_watched;
+        self.watched_at = if is_watched { Some(now) } else { self.watched_at };
     }
 
     /// For how long its packets are worth keeping where they are worth it for those who watch. `None` where nobody does: who joins sends all
     /// sizes until the bridge says which are watched, and of two hundred that is much.
     pub(crate) fn worth_keeping(&self, now: Instant, keep: Duration) -> Option<Duration> {
-        self.watched_at.filter(|at| now.saturating_duration_since(*at) < UNWATCHED_AFTER).map(|_| keep)
+        let lately = |at: Instant| now.saturating_duration_since(at) < UNWATCHED_AFTER;
+        (self.is_watched || self.watched_at.is_some_and(lately)).then_some(keep)
     }
 
     /// Gives up the memory for packets when none has come for long, or nobody has watched: whoever had a camera on or was on stage once may
@@ -385,7 +389,9 @@ mod tests {
         let start = Instant::now();
         let mut encoding = Encoding::new(1, None);
         assert_eq!(encoding.worth_keeping(start, Duration::from_secs(1)), None, "nobody ever watched");
-        encoding.watched(start);
+        encoding.watched(start, true);
+        assert!(encoding.worth_keeping(start + 5 * UNWATCHED_AFTER, Duration::ZERO).is_some(), "after a pause too");
+        encoding.watched(start, false);
         for n in 1..=200u64 {
             let now = start + Duration::from_millis(n * 5);
             let info = tertulia_rtp::codec::FrameInfo::default();

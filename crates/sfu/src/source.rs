@@ -243,9 +243,7 @@ impl Source {
         self.rested_at = Some(now);
         for (encoding, stream) in (0..).zip(&mut self.encodings) {
             let watches = |s: &Subscription| matches!(&s.course, Course::Video(course) if course.watches(encoding));
-            if self.subscriptions.iter().any(watches) {
-                stream.watched(now);
-            }
+            stream.watched(now, self.subscriptions.iter().any(watches));
             stream.rest(now, keep);
         }
     }

@@ -257,9 +257,10 @@ impl VideoCourse {
         Some(Aim { encoding: segment.encoding, layer: self.tuned() })
     }
 
-    /// Whether an encoding goes out, or will from its next key frame on.
+    /// Whether an encoding goes out, or may from its next key frame on: the first one may be any up to the aim.
     pub(crate) fn watches(&self, encoding: u8) -> bool {
-        [self.aim, self.current()].into_iter().flatten().any(|watched| watched.encoding == encoding)
+        let goes_out = self.current().is_some_and(|current| current.encoding == encoding);
+        goes_out || self.aim.is_some_and(|aim| encoding <= aim.encoding)
     }
 
     /// The encoding that must start anew before the aim is reached: another one, or one whose other spatial layers cannot be reached from

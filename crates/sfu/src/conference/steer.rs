@@ -126,11 +126,9 @@ impl Conference {
             let Some(at) = subscription_at(subscriptions, place) else { continue };
             if let Some((course, stream)) = subscriptions[at].video() {
                 course.aim(now, Some(aim));
-                let mut is_active = false;
-                if let Some(aimed) = encodings.get_mut(usize::from(aim.encoding)) {
-                    aimed.watched(now);
-                    is_active = aimed.is_active(now);
-                }
+                let watched = (0..).zip(encodings.iter_mut()).filter(|(encoding, _)| course.watches(*encoding));
+                watched.for_each(|(_, stream)| stream.watched(now, true));
+                let is_active = encodings.get(usize::from(aim.encoding)).is_some_and(|aimed| aimed.is_active(now));
                 let is_too_much = |current| is_out_of_reach(current, aim, layers, narrow_bps);
                 if is_active && course.current().is_some_and(is_too_much) {
                     course.halt();

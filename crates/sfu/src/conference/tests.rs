@@ -1,6 +1,7 @@
 //! A conference seen from outside: packets in, packets out, in virtual time.
 
 mod e2ee;
+mod kept;
 
 use std::collections::BTreeSet;
 
