@@ -83,7 +83,7 @@ impl Cache {
         let young = |kept: &Kept| kept.at.zip(keep).is_some_and(|(at, keep)| now.saturating_duration_since(at) < keep);
         // Of packets that others are missing between, two may meet in twice as many slots again.
         while self.slots.len() < SLOTS_MAX && young(&self.slots[self.index(packet.number)]) {
-            self.resize(2 * self.slots.len(), |_| true);
+            self.resize(2 * self.slots.len());
         }
         if self.bytes.is_short(now, keep, packet.payload.len() + packet.descriptor.len()) {
             self.bytes.change_len(self.bytes.longer(), self.slots.iter_mut().map(|kept| &mut kept.place));
@@ -106,7 +106,8 @@ impl Cache {
         self.bytes.ring.len() > BYTES_STEP || self.slots.len() > SLOTS_MIN
     }
 
-    /// Gives back what was not needed for some seconds: the first key frames of a picture that many begin to watch come close together.
+    /// Gives back what was not needed for some seconds: the first key frames of a picture that many begin to watch come close together. What
+    /// came last stays, however long ago that was: on a screen on which nothing moves a loss shows when the next picture comes.
     pub(crate) fn shrink(&mut self, now: Instant, keep: Duration) {
         if self.shrunk_at.is_some_and(|at| now.saturating_duration_since(at) < SHRINK_EVERY) {
             return;
@@ -119,7 +120,7 @@ impl Cache {
         // No two of them meet in half as many slots, nor when there are a few more.
         let spanned = young().max().zip(young().min()).map_or(0, |(newest, oldest)| newest - oldest + 1);
         if self.slots.len() > SLOTS_MIN && 5 * spanned < 2 * self.slots.len() as u64 {
-            self.resize(self.slots.len() / 2, is_young);
+            self.resize(self.slots.len() / 2);
         }
         if let Some(len) = self.bytes.shorter() {
             self.bytes.change_len(len, self.slots.iter_mut().map(|kept| &mut kept.place));
@@ -140,10 +141,10 @@ impl Cache {
     }
 
     /// Changes the number of slots; of two packets that meet in one the newer stays.
-    fn resize(&mut self, len: usize, stays: impl Fn(&Kept) -> bool) {
+    fn resize(&mut self, len: usize) {
         let old = std::mem::take(&mut self.slots);
         self.slots.resize_with(len, Kept::default);
-        for kept in old.into_iter().filter(|kept| kept.place.lap != 0 && stays(kept)) {
+        for kept in old.into_iter().filter(|kept| kept.place.lap != 0) {
             let index = self.index(kept.number);
             if self.slots[index].place.lap == 0 || self.slots[index].number < kept.number {
                 self.slots[index] = kept;
@@ -359,6 +360,20 @@ mod tests {
         }
         assert_eq!(lens.iter().max(), Some(&(256, lens[18].1)), "{lens:?}");
         assert_eq!(*lens.last().unwrap(), (32, 24 << 10), "{lens:?}");
+    }
+
+    #[test]
+    fn the_last_picture_of_a_still_screen_stays() {
+        let (start, mut cache) = (Instant::now(), Cache::default());
+        for second in 0..12u64 {
+            for n in 0..10 {
+                cache.insert(start + Duration::from_secs(second), KEEP, packet(10 * second + n, &[7; 1_100], b""));
+            }
+            for ms in (0..1_000).step_by(200) {
+                cache.shrink(start + Duration::from_millis(1_000 * second + ms), Duration::from_millis(600));
+            }
+            assert!((10 * second..10 * second + 10).all(|number| cache.get(number).is_some()), "{second}");
+        }
     }
 
     #[test]
