@@ -52,6 +52,8 @@ struct Own {
     /// Bytes of key frames, and of others, that still count when they are spread.
     keys: f32,
     others: f32,
+    /// Bits per second before the last pause, key frames left out; 0 when there was none lately.
+    before_bps: u64,
     frames: [u16; BUCKETS],
 }
 
@@ -85,12 +87,13 @@ impl Rates {
                 return;
             }
             let (bytes, frames) = ([0; BUCKETS], [0; BUCKETS]);
-            let (began, last, keys, others) = (now, now, 0.0, 0.0);
-            let own = Own { layer: info.layer, present: info.present, began, last, bytes, keys, others, frames };
+            let (layer, present, began, last, before_bps) = (info.layer, info.present, now, now, 0);
+            let own = Own { layer, present, began, last, bytes, keys: 0.0, others: 0.0, before_bps, frames };
             self.own.insert(place, own);
         }
         let own = &mut self.own[place];
         if own.is_over(now, patience.min(off)) {
+            own.before_bps = own.usual_bps(now);
             (own.began, own.keys, own.others) = (now, 0.0, 0.0);
             (own.bytes, own.frames) = ([0; BUCKETS], [0; BUCKETS]);
         }
@@ -124,21 +127,22 @@ impl Rates {
             let age = now.saturating_duration_since(own.began);
             let window_ms = u64::try_from(window.min(age.max(YOUNG)).as_millis()).unwrap_or(1).max(1);
             let needed = all.iter().filter(|other| !other.is_over(now, patience) && other.present.contains(own.layer));
-            let (mut bytes, mut keys, mut others, mut frames) = (0, 0.0, 0.0, 0);
+            let (mut bytes, mut keys, mut others, mut frames, mut before_bps) = (0, 0.0, 0.0, 0, 0);
             for other in needed {
                 bytes += other.bytes.iter().map(|bytes| u64::from(*bytes)).sum::<u64>();
                 keys += other.keys;
                 others += other.others;
+                before_bps += other.before_bps;
                 frames += if other.layer.spatial() == own.layer.spatial() { other.frame_count() } else { 0 };
             }
             let is_young = age < YOUNG;
             let keys_per_s = keys / if is_young { YOUNG.as_secs_f32() } else { SPREAD_S };
             let (others_bps, frames_per_second) = if interval < SPARSE || is_young {
-                (bytes * 8_000 / window_ms, (frames * 1_000).div_ceil(window_ms))
+                // The first frame after a pause says less of those to come than what was before.
+                let least_bps = if is_young { before_bps } else { 0 };
+                ((bytes * 8_000 / window_ms).max(least_bps), (frames * 1_000).div_ceil(window_ms))
             } else {
-                // What has begun lately has not been counted for the whole of the spread.
-                let spread_s = SPREAD_S * (1.0 - (-age.as_secs_f32() / SPREAD_S).exp());
-                ((others * 8.0 / spread_s) as u64, (1.0 / interval.as_secs_f32()).ceil() as u64)
+                ((others * 8.0 / counted_s(age)) as u64, (1.0 / interval.as_secs_f32()).ceil() as u64)
             };
             Cost {
                 layer: own.layer,
@@ -193,9 +197,25 @@ impl Own {
         now.saturating_duration_since(self.last) >= patience
     }
 
+    /// What others than key frames took when something came last, in bits per second; 0 when that is too long ago.
+    fn usual_bps(&self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.last);
+        if passed >= PATIENCE_MAX {
+            return 0;
+        }
+        let since = SPREAD_LEFT.powf(passed.as_secs_f32() / BUCKET.as_secs_f32());
+        let age = self.last.saturating_duration_since(self.began).max(YOUNG);
+        (self.others / since * 8.0 / counted_s(age)) as u64
+    }
+
     fn frame_count(&self) -> u64 {
         self.frames.iter().map(|frames| u64::from(*frames)).sum()
     }
+}
+
+/// For how many seconds bytes count that are spread: what has begun lately has not been counted for all of them.
+fn counted_s(age: Duration) -> f32 {
+    SPREAD_S * (1.0 - (-age.as_secs_f32() / SPREAD_S).exp())
 }
 
 #[cfg(test)]
@@ -272,6 +292,28 @@ mod tests {
         film(&mut rates, 1_700..2_000);
         let (fps, bps) = told(&mut rates, 2_000);
         assert!((28..=34).contains(&fps) && (22..=28).contains(&bps), "{fps} {bps}");
+    }
+
+    #[test]
+    fn what_comes_back_without_a_key_frame_costs_what_it_did_until_it_is_known_anew() {
+        let (mut rates, start) = (Rates::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let film = |rates: &mut Rates, ms: std::ops::Range<u64>, bytes| {
+            ms.step_by(33).for_each(|ms| rates.count(at(ms), &frame(0), bytes));
+        };
+        let kbps = |rates: &mut Rates, ms| rates.costs(at(ms)).next().unwrap().bps / 1_000;
+        film(&mut rates, 0..3_000, 7_500);
+        let before = kbps(&mut rates, 3_000);
+        for (ms, bytes) in [(4_500, 7_500), (9_000, 2_500)] {
+            film(&mut rates, ms..ms + 30, bytes);
+            let first = kbps(&mut rates, ms + 20);
+            assert!((before * 8 / 10..before * 12 / 10).contains(&first), "{before} {first}");
+            film(&mut rates, ms + 33..ms + 1_500, bytes);
+        }
+        let known = kbps(&mut rates, 10_500);
+        assert!((550..=700).contains(&known), "it is another one: {known}");
+        film(&mut rates, 60_000..60_030, 7_500);
+        assert!(kbps(&mut rates, 60_010) < 200, "too long ago");
     }
 
     #[test]
