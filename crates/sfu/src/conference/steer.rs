@@ -56,7 +56,6 @@ impl Conference {
     /// Decides anew for one receiver.
     pub(super) fn allocate_for(&mut self, now: Instant, place: u32, out: &mut Vec<Output>) {
         let limits = [self.policy.last_n, self.policy.last_n_of(self.endpoints.len()), self.last_n_under_load];
-        let all = self.sources.len();
         let Self { sources, endpoints, speakers, .. } = self;
         let Some(endpoint) = endpoints.get_mut(index_of(place)).filter(|endpoint| endpoint.connected) else { return };
         let mut allocation = std::mem::take(&mut self.allocation);
@@ -64,7 +63,8 @@ impl Conference {
         let endpoint = &*endpoint;
         let shown = |kind, owner| kind == MediaKind::Video && owner != place && endpoint.capabilities.video;
         let sources = sources.iter().filter(|(_, source)| shown(source.kind, source.owner));
-        let mut candidates: Vec<Candidate<'_>> = Vec::with_capacity(all);
+        // About as many as the receiver before had.
+        let mut candidates: Vec<Candidate<'_>> = Vec::with_capacity(allocation.decisions.len());
         candidates.extend(sources.map(|(index, source)| Candidate {
             source: index,
             serial: source.serial,
