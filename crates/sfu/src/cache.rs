@@ -119,7 +119,7 @@ impl Cache {
         let young = || self.slots.iter().filter(|kept| is_young(kept)).map(|kept| kept.number);
         // No two of them meet in half as many slots, nor when there are a few more.
         let spanned = young().max().zip(young().min()).map_or(0, |(newest, oldest)| newest - oldest + 1);
-        if self.slots.len() > SLOTS_MIN && 5 * spanned < 2 * self.slots.len() as u64 {
+        if spanned > 0 && self.slots.len() > SLOTS_MIN && 5 * spanned < 2 * self.slots.len() as u64 {
             self.resize(self.slots.len() / 2);
         }
         if let Some(len) = self.bytes.shorter() {
@@ -374,6 +374,14 @@ mod tests {
             }
             assert!((10 * second..10 * second + 10).all(|number| cache.get(number).is_some()), "{second}");
         }
+    }
+
+    #[test]
+    fn a_large_picture_of_a_still_screen_stays_while_nothing_comes() {
+        let (start, mut cache) = (Instant::now(), Cache::default());
+        (1..=100).for_each(|number| cache.insert(start, KEEP, packet(number, &[7; 1_000], b"")));
+        (0..20).for_each(|second| cache.shrink(start + Duration::from_secs(second), Duration::from_millis(600)));
+        assert!((1..=100).all(|number| cache.get(number).is_some()));
     }
 
     #[test]

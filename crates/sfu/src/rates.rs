@@ -132,11 +132,12 @@ impl Rates {
                 bytes += other.bytes.iter().map(|bytes| u64::from(*bytes)).sum::<u64>();
                 keys += other.keys;
                 others += other.others;
-                before_bps += other.before_bps;
+                before_bps += if other.is_young(now) { other.before_bps } else { 0 };
                 frames += if other.layer.spatial() == own.layer.spatial() { other.frame_count() } else { 0 };
             }
-            let is_young = age < YOUNG;
-            let keys_per_s = keys / if is_young { YOUNG.as_secs_f32() } else { SPREAD_S };
+            let is_young = own.is_young(now);
+            // Where it is known what comes after its key frame, that need not stand for it.
+            let keys_per_s = keys / if is_young && before_bps == 0 { YOUNG.as_secs_f32() } else { SPREAD_S };
             let (others_bps, frames_per_second) = if interval < SPARSE || is_young {
                 // The first frame after a pause says less of those to come than what was before.
                 let least_bps = if is_young { before_bps } else { 0 };
@@ -195,6 +196,11 @@ impl Own {
     /// Whether nothing came for so long.
     fn is_over(&self, now: Instant, patience: Duration) -> bool {
         now.saturating_duration_since(self.last) >= patience
+    }
+
+    /// Whether it has just begun, for the first time or after a pause.
+    fn is_young(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) < YOUNG
     }
 
     /// What others than key frames took when something came last, in bits per second; 0 when that is too long ago.
@@ -314,6 +320,26 @@ mod tests {
         assert!((550..=700).contains(&known), "it is another one: {known}");
         film(&mut rates, 60_000..60_030, 7_500);
         assert!(kbps(&mut rates, 60_010) < 200, "too long ago");
+    }
+
+    #[test]
+    fn what_was_before_a_pause_counts_once_and_not_for_long() {
+        let (mut rates, start) = (Rates::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let film = |rates: &mut Rates, ms: std::ops::Range<u64>, temporal, bytes| {
+            ms.step_by(33).for_each(|ms| rates.count(at(ms), &frame(temporal), bytes));
+        };
+        film(&mut rates, 0..3_000, 0, 7_500);
+        // It comes back with a key frame, which is not also all that is known.
+        rates.count(at(5_000), &FrameInfo { starts_keyframe: true, ..frame(0) }, 45_000);
+        let kbps = |rates: &mut Rates, ms| rates.costs(at(ms)).last().unwrap().bps / 1_000;
+        let back = kbps(&mut rates, 5_010);
+        assert!((1_600..2_200).contains(&back), "{back}");
+        // Much later it is a smaller one, and a layer above begins.
+        film(&mut rates, 5_033..12_000, 0, 1_000);
+        film(&mut rates, 12_000..12_030, 1, 1_000);
+        let two = kbps(&mut rates, 12_010);
+        assert!(two < 700, "{two}");
     }
 
     #[test]
