@@ -121,6 +121,11 @@ pub(crate) fn allocate(now: Instant, request: &Request<'_>, history: &mut Histor
 }
 
 impl Allocation {
+    /// The decisions by which something is sent, in the order of the candidates.
+    pub(crate) fn granted(&self) -> impl Iterator<Item = &Decision> {
+        self.decisions.iter().filter(|decision| decision.target.is_some())
+    }
+
     fn clear(&mut self, candidates: &[Candidate<'_>]) {
         let Self { decisions, order, items, .. } = self;
         decisions.clear();

@@ -38,6 +38,13 @@ pub(crate) struct Kept {
     at: Option<Instant>,
 }
 
+impl Kept {
+    /// Whether it was put in less than this ago.
+    fn is_young(&self, now: Instant, keep: Duration) -> bool {
+        self.at.is_some_and(|at| now.saturating_duration_since(at) < keep)
+    }
+}
+
 /// Where the bytes of a packet are: its payload, and behind it its descriptor.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
@@ -71,7 +78,8 @@ impl Deref for Cached<'_> {
 pub(crate) struct Cache {
     slots: Vec<Kept>,
     bytes: Bytes,
-    shrunk_at: Option<Instant>,
+    /// When it was last looked at for what is too much.
+    looked_at: Option<Instant>,
 }
 
 impl Cache {
@@ -80,7 +88,7 @@ impl Cache {
         if self.slots.is_empty() {
             self.slots.resize_with(SLOTS_MIN, Kept::default);
         }
-        let young = |kept: &Kept| kept.at.zip(keep).is_some_and(|(at, keep)| now.saturating_duration_since(at) < keep);
+        let young = |kept: &Kept| keep.is_some_and(|keep| kept.is_young(now, keep));
         // Of packets that others are missing between, two may meet in twice as many slots again.
         while self.slots.len() < SLOTS_MAX && young(&self.slots[self.index(packet.number)]) {
             self.resize(2 * self.slots.len());
@@ -109,14 +117,12 @@ impl Cache {
     /// Gives back what was not needed for some seconds: the first key frames of a picture that many begin to watch come close together. What
     /// came last stays, however long ago that was: on a screen on which nothing moves a loss shows when the next picture comes.
     pub(crate) fn shrink(&mut self, now: Instant, keep: Duration) {
-        if self.shrunk_at.is_some_and(|at| now.saturating_duration_since(at) < SHRINK_EVERY) {
+        let looked_at = self.looked_at.get_or_insert(now);
+        if now.saturating_duration_since(*looked_at) < SHRINK_EVERY {
             return;
         }
-        if self.shrunk_at.replace(now).is_none() {
-            return;
-        }
-        let is_young = |kept: &Kept| kept.at.is_some_and(|at| now.saturating_duration_since(at) < keep);
-        let young = || self.slots.iter().filter(|kept| is_young(kept)).map(|kept| kept.number);
+        *looked_at = now;
+        let young = || self.slots.iter().filter(|kept| kept.is_young(now, keep)).map(|kept| kept.number);
         // No two of them meet in half as many slots, nor when there are a few more.
         let spanned = young().max().zip(young().min()).map_or(0, |(newest, oldest)| newest - oldest + 1);
         if spanned > 0 && self.slots.len() > SLOTS_MIN && 5 * spanned < 2 * self.slots.len() as u64 {
@@ -374,6 +380,18 @@ mod tests {
             }
             assert!((10 * second..10 * second + 10).all(|number| cache.get(number).is_some()), "{second}");
         }
+    }
+
+    #[test]
+    fn packets_that_would_share_a_slot_of_half_as_many_are_both_kept() {
+        let (start, mut cache) = (Instant::now(), Cache::default());
+        let at = |ms| start + Duration::from_millis(ms);
+        (1..=128).for_each(|number| cache.insert(at(0), KEEP, packet(number, &[7], b"")));
+        cache.shrink(at(0), Duration::from_millis(600));
+        // Far fewer than slots, and sixty-four numbers between two of them.
+        [129, 193].into_iter().for_each(|number| cache.insert(at(1_900), KEEP, packet(number, &[7], b"")));
+        cache.shrink(at(2_000), Duration::from_millis(600));
+        assert!(cache.get(129).is_some() && cache.get(193).is_some());
     }
 
     #[test]

@@ -119,8 +119,6 @@ pub struct Conference {
     compound: Writer,
     /// Used for receiver after receiver.
     allocation: Allocation,
-    /// And the sources that somebody gets by it, to be used again.
-    forwarded: Vec<usize>,
     /// Whether anybody may need an allocation: nobody is looked at otherwise.
     allocation_due: bool,
     /// When a sender is to be told what could not be told at once.
@@ -166,7 +164,6 @@ impl Conference {
             counters: Counters::default(),
             compound: Writer::default(),
             allocation: Allocation::default(),
-            forwarded: Vec::new(),
             allocation_due: false,
             limits_due: None,
             unallocated: None,

@@ -98,21 +98,23 @@ impl Encoding {
     /// Whether somebody is sent it, or may be from its next key frame on.
     pub(crate) fn watched(&mut self, now: Instant, is_watched: bool) {
         self.is_watched = is_watched;
-        self.watched_at = if is_watched { Some(now) } else { self.watched_at };
+        if is_watched {
+            self.watched_at = Some(now);
+        }
     }
 
-    /// For how long its packets are worth keeping where they are worth it for those who watch. `None` where nobody does: who joins sends all
-    /// sizes until the bridge says which are watched, and of two hundred that is much.
-    pub(crate) fn worth_keeping(&self, now: Instant, keep: Duration) -> Option<Duration> {
+    /// Whether its packets may be asked for again. Where nobody watches they are not: who joins sends all sizes until the bridge says which
+    /// are watched, and of two hundred that is much.
+    pub(crate) fn is_worth_keeping(&self, now: Instant) -> bool {
         let lately = |at: Instant| now.saturating_duration_since(at) < UNWATCHED_AFTER;
-        (self.is_watched || self.watched_at.is_some_and(lately)).then_some(keep)
+        self.is_watched || self.watched_at.is_some_and(lately)
     }
 
     /// Gives up the memory for packets when none has come for long, or nobody has watched: whoever had a camera on or was on stage once may
     /// stay for hours. And what bursts took, beyond what it takes to keep packets for `keep`.
     pub(crate) fn rest(&mut self, now: Instant, keep: Duration) {
         let is_over = self.last_packet.is_some_and(|at| now.saturating_duration_since(at) >= REST_AFTER);
-        if is_over || (self.cache.has_grown() && self.worth_keeping(now, Duration::ZERO).is_none()) {
+        if is_over || (self.cache.has_grown() && !self.is_worth_keeping(now)) {
             self.cache = Cache::default();
         } else {
             self.cache.shrink(now, keep);
@@ -324,8 +326,14 @@ impl Reception {
 mod tests {
     use super::*;
     use crate::cache::Packet;
+    use tertulia_rtp::codec::FrameInfo;
 
-    const KEEP: Option<Duration> = Some(Duration::from_secs(1));
+    const KEEP: Duration = Duration::from_secs(1);
+
+    fn packet(number: SeqNo, payload: &[u8]) -> Packet<'_> {
+        let (info, timestamp) = (FrameInfo::default(), 0);
+        Packet { number, marker: true, payload_type: 100, timestamp, info, payload, descriptor: b"" }
+    }
 
     fn arrive(encoding: &mut Encoding, now: Instant, sequence: u16) -> Arrival {
         encoding.arrive(now, sequence, 0, 90_000, false)
@@ -361,7 +369,8 @@ mod tests {
     fn keep(encoding: &mut Encoding, now: Instant, number: SeqNo, descriptor: &[u8]) -> bool {
         let info = encoding.inspector.inspect(Codec::Av1, number, &[0x10], true, Some(descriptor));
         let (payload, marker, payload_type, timestamp) = (&[0x10][..], true, 41, 0);
-        encoding.cache.insert(now, KEEP, Packet { number, marker, payload_type, timestamp, info, payload, descriptor });
+        let packet = Packet { number, marker, payload_type, timestamp, info, payload, descriptor };
+        encoding.cache.insert(now, Some(KEEP), packet);
         if info.needs_structure {
             encoding.hold(number);
         }
@@ -388,17 +397,13 @@ mod tests {
     fn packets_are_kept_while_somebody_watches_and_a_little_longer() {
         let start = Instant::now();
         let mut encoding = Encoding::new(1, None);
-        assert_eq!(encoding.worth_keeping(start, Duration::from_secs(1)), None, "nobody ever watched");
+        assert!(!encoding.is_worth_keeping(start), "nobody ever watched");
         encoding.watched(start, true);
-        assert!(encoding.worth_keeping(start + 5 * UNWATCHED_AFTER, Duration::ZERO).is_some(), "after a pause too");
+        assert!(encoding.is_worth_keeping(start + 5 * UNWATCHED_AFTER), "after a pause too");
         encoding.watched(start, false);
         for n in 1..=200u64 {
             let now = start + Duration::from_millis(n * 5);
-            let info = tertulia_rtp::codec::FrameInfo::default();
-            let (marker, payload_type, timestamp) = (true, 100, 0);
-            let packet =
-                Packet { number: n, marker, payload_type, timestamp, info, payload: &[7; 1_000], descriptor: b"" };
-            encoding.cache.insert(now, encoding.worth_keeping(now, Duration::from_millis(600)), packet);
+            encoding.cache.insert(now, encoding.is_worth_keeping(now).then_some(KEEP), packet(n, &[7; 1_000]));
         }
         encoding.crossed(start + Duration::from_secs(1));
         encoding.rest(start + UNWATCHED_AFTER / 2, Duration::ZERO);
@@ -412,17 +417,7 @@ mod tests {
         let (start, later) = (Instant::now(), Instant::now() + REST_AFTER);
         let mut encoding = Encoding::new(1, None);
         let Arrival::New { number } = arrive(&mut encoding, start, 10) else { panic!() };
-        let info = tertulia_rtp::codec::FrameInfo::default();
-        let packet = crate::cache::Packet {
-            number,
-            marker: true,
-            payload_type: 100,
-            timestamp: 0,
-            info,
-            payload: b"x",
-            descriptor: b"",
-        };
-        encoding.cache.insert(start, KEEP, packet);
+        encoding.cache.insert(start, Some(KEEP), packet(number, b"x"));
         encoding.rest(start + REST_AFTER / 2, Duration::ZERO);
         assert!(encoding.cache.get(number).is_some() && encoding.report(start).is_some());
         encoding.rest(later, Duration::ZERO);

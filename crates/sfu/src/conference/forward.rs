@@ -305,7 +305,7 @@ impl Conference {
             payload: media.payload,
             descriptor: media.descriptor,
         };
-        stream.cache.insert(now, stream.worth_keeping(now, self.keep), kept);
+        stream.cache.insert(now, stream.is_worth_keeping(now).then_some(self.keep), kept);
         source.last_packet = Some(now);
         if info.needs_structure {
             stream.hold(media.number);

@@ -94,16 +94,13 @@ impl Conference {
 
     /// Makes subscriptions what was decided.
     fn follow(&mut self, now: Instant, place: u32, allocation: &Allocation, out: &mut Vec<Output>) {
-        let mut forwarded = std::mem::take(&mut self.forwarded);
-        forwarded.clear();
         let mut announced = false;
         // Where nothing waits on the way, losses are what makes the path narrow, and a smaller layer of the same picture is worth its bits.
         let queueing = self.endpoints.get(index_of(place)).filter(|endpoint| endpoint.path.estimator.has_queue());
         let narrow_bps = queueing.and_then(|endpoint| endpoint.path.available_bps());
         // First what ends, so that its SSRCs are free for what begins.
         let ending = allocation.decisions.iter().filter(|decision| decision.target.is_none());
-        let going = allocation.decisions.iter().filter(|decision| decision.target.is_some());
-        for decision in ending.chain(going) {
+        for decision in ending.chain(allocation.granted()) {
             let Some(source) = self.sources.get_mut(decision.source) else { continue };
             if decision.max_height == 0 && source.wish_of(place) == 0 {
                 continue; // most of a large conference: not wanted before either, so there is nothing to end
@@ -123,8 +120,9 @@ impl Conference {
                 announced |= self.subscribe_video(now, decision.source, place);
             }
             let Source { subscriptions, encodings, layers, is_awaited, .. } = &mut self.sources[decision.source];
-            let Some(at) = subscription_at(subscriptions, place) else { continue };
-            if let Some((course, stream)) = subscriptions[at].video() {
+            if let Some(at) = subscription_at(subscriptions, place)
+                && let Some((course, stream)) = subscriptions[at].video()
+            {
                 course.aim(now, Some(aim));
                 let watched = (0..).zip(encodings.iter_mut()).filter(|(encoding, _)| course.watches(*encoding));
                 watched.for_each(|(_, stream)| stream.watched(now, true));
@@ -136,7 +134,6 @@ impl Conference {
                 }
                 *is_awaited |= course.is_on_the_way();
             }
-            forwarded.push(decision.source);
         }
         if announced {
             self.announce(place, MediaKind::Video, out);
@@ -144,8 +141,7 @@ impl Conference {
         if self.sources.iter().any(|(_, source)| source.is_awaited) {
             self.next_tick = self.next_tick.map(|at| at.min(now + super::TICK));
         }
-        self.tell_forwarded(place, &forwarded, out);
-        self.forwarded = forwarded;
+        self.tell_forwarded(place, allocation, out);
     }
 
     /// A video subscription that aims at nothing yet; whether the receiver's map of SSRCs changed.
@@ -270,12 +266,16 @@ impl Conference {
         }
     }
 
-    /// Tells a receiver which sources it gets, in this order, unless it knows.
-    fn tell_forwarded(&mut self, place: u32, forwarded: &[usize], out: &mut Vec<Output>) {
+    /// Tells a receiver which sources it gets, in the order of the decisions, unless it knows. Of those that were granted those are left
+    /// out for which it has no SSRC.
+    fn tell_forwarded(&mut self, place: u32, allocation: &Allocation, out: &mut Vec<Output>) {
         let Some(endpoint) = self.endpoints.get(index_of(place)).filter(|endpoint| endpoint.channel_open) else {
             return;
         };
-        let sources = || forwarded.iter().filter_map(|index| self.sources.get(*index));
+        let sources = || {
+            let granted = allocation.granted().filter_map(|decision| self.sources.get(decision.source));
+            granted.filter(|source| source.is_subscribed(place))
+        };
         if endpoint.forwarded.as_ref().is_some_and(|told| told.iter().eq(sources().map(|source| &source.name))) {
             return;
         }
